@@ -1,0 +1,191 @@
+"""Every stage writes one folder, whole or not at all, with a manifest that says how it came to be.
+
+A folder is written under a hidden sibling name and renamed at the end, so a crash never leaves
+something that looks finished. `manifest.json` holds the stage, its configuration, a fingerprint of
+every input, the seed, the versions and the counts; the next stage refuses a folder of another stage,
+and `gream run` skips a stage whose manifest is current.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gream.errors import InputError
+
+MANIFEST = "manifest.json"
+FORMAT = 1  # raised when a folder of an older gream can no longer be read
+
+_VERSIONED = ("gream", "torch", "transformers", "trl", "numpy", "scikit-learn")
+
+
+@dataclass
+class Manifest:
+    """What `manifest.json` holds; `counts` is what the stage prints at its end."""
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    seed: int
+    counts: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_memory_mb: int = 0
+    format: int = FORMAT
+
+
+@dataclass
+class Draft:
+    """A folder being written: put files into `path`, put figures into `counts`."""
+
+    path: Path
+    counts: dict[str, Any]
+
+
+@contextlib.contextmanager
+def writing(
+    folder: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path], seed: int
+) -> Iterator[Draft]:
+    """Give a draft folder that becomes `folder` when the block ends, and vanishes when it raises.
+
+    Args:
+        folder: where the finished artefact will be; an older one there is replaced.
+        stage: name of the stage, checked by whoever reads the folder.
+        config: the stage's configuration, JSON-compatible.
+        inputs: name to file or folder that the stage read; fingerprinted into the manifest.
+        seed: the seed that the stage used.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    started = time.monotonic()
+    manifest = Manifest(stage, dict(config), {k: fingerprint(p) for k, p in inputs.items()}, seed)
+    partial = folder.parent / f".{folder.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {folder}: {error.strerror}; free the place or choose another `run_dir`."
+        ) from error
+    try:
+        yield Draft(partial, manifest.counts)
+        manifest.outputs = _hash_files(partial)
+        manifest.versions = _versions()
+        manifest.seconds = round(time.monotonic() - started, 2)
+        manifest.peak_memory_mb = peak_memory_mb()
+        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
+        _replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def read_manifest(folder: Path, *, stage: str | None = None) -> Manifest:
+    """Read the manifest of a finished folder.
+
+    Raises:
+        InputError: no folder, no manifest, another stage's folder, or another format.
+    """
+    path = folder / MANIFEST
+    wanted = f"the output of `gream {stage}`" if stage else "the output of a finished stage"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is not {wanted}: it has no {MANIFEST}; run that stage, or correct the path."
+        )
+    try:
+        manifest = Manifest(**json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run the stage again.") from error
+    if manifest.format != FORMAT:
+        raise InputError(
+            f"{path} has format {manifest.format}, this gream reads {FORMAT}; run the stage again."
+        )
+    if stage is not None and manifest.stage != stage:
+        raise InputError(
+            f"{folder} was written by `gream {manifest.stage}`, but {wanted} is needed; correct the path."
+        )
+    return manifest
+
+
+def is_current(
+    folder: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path]
+) -> bool:
+    """Say whether `folder` is what this stage would write now: same config, same inputs, all files there."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        manifest = read_manifest(folder)
+    except InputError:  # an unreadable manifest is a folder to be made again
+        return False
+    return (
+        manifest.stage == stage
+        and manifest.config == json.loads(json.dumps(dict(config)))
+        and manifest.inputs == {name: fingerprint(path) for name, path in inputs.items()}
+        and all((folder / name).is_file() for name in manifest.outputs)
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """Hash an input: an artefact by its manifest's file hashes, anything else by its bytes.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if (path / MANIFEST).is_file():
+        return _digest(json.dumps(read_manifest(path).outputs, sort_keys=True).encode())
+    if path.is_file():
+        return _hash_file(path)
+    if path.is_dir():
+        return _digest(json.dumps(_hash_files(path), sort_keys=True).encode())
+    raise InputError(f"{path} does not exist; correct the path, or run the stage that writes it.")
+
+
+def peak_memory_mb() -> int:
+    """Return the largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Move `partial` to `folder`; the old folder leaves last, so that one of both is always whole."""
+    old = folder.parent / f".{folder.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {str(p.relative_to(folder)): _hash_file(p) for p in files}
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:32]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,83 @@
+"""Settings: strict, typed, all mistakes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gream.arguments import StageConfig, describe, input_files, input_folder, load_config, option, parse_overrides
+from gream.errors import InputError
+
+
+@dataclass(kw_only=True)
+class _Config(StageConfig):
+    data: str = input_folder("data", doc="data")
+    scorer: str = input_folder("", doc="optional")
+    source: str = input_files("", doc="own files")
+    name: str = option("x", doc="a text")
+    rate: float = option(0.1, doc="a number")
+    sizes: list[int] = option([1, 2], doc="a list")
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = _write(tmp_path, "rate: 0.5\nname: file\nseed: 3\n")
+    config = load_config(_Config, file, parse_overrides(["--rate", "1e-3", "--sizes=[7]"], _Config))
+    assert (config.rate, config.name, config.seed, config.sizes) == (0.001, "file", 3, [7])
+
+
+def test_a_text_setting_is_taken_as_it_stands() -> None:
+    assert parse_overrides(["--name", "12"], _Config) == {"name": "12"}
+
+
+def test_all_unknown_keys_are_told_at_once_with_the_nearest_known(tmp_path: Path) -> None:
+    file = _write(tmp_path, "rat: 1\nwhat: 2\n")
+    with pytest.raises(InputError, match=r"s\.yaml: unknown key `rat` \(did you mean `rate`\?\); unknown key `what`"):
+        load_config(_Config, file)
+
+
+def test_wrong_types_are_told_at_once(tmp_path: Path) -> None:
+    file = _write(tmp_path, "rate: fast\nsizes: 3\n")
+    with pytest.raises(InputError, match="`rate` = 'fast'.*`sizes` = 3"):
+        load_config(_Config, file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a\n", "key: value"), ("a: [", "not valid YAML"), ("1: 2\n", "key: value")]
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(_Config, _write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.yaml does not exist"):
+        load_config(_Config, tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize("words", [["rate", "3"], ["--rate"]])
+def test_half_a_setting_is_refused(words: list[str]) -> None:
+    with pytest.raises(InputError, match="--key value|has no value"):
+        parse_overrides(words, _Config)
+
+
+def test_inputs_lie_in_the_run_and_own_files_do_not() -> None:
+    config = load_config(_Config, None, {"run_dir": "runs/x", "source": "mine.csv"})
+    assert {k: str(v) for k, v in config.inputs().items()} == {"data": "runs/x/data", "source": "mine.csv"}
+
+
+def test_environment_variables_are_expanded_in_own_paths_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "/there")
+    config = load_config(_Config, None, {"source": "${HERE}/a-${NOT_SET:-b}", "name": "${HERE}"})
+    assert (config.source, config.name) == ("/there/a-b", "${HERE}")
+
+
+def test_help_lists_every_setting() -> None:
+    assert all(f"--{name}" in describe(_Config) for name in ("run_dir", "seed", "rate", "scorer"))

@@ -1,0 +1,99 @@
+"""Folders are whole or absent, and say what made them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gream.artifacts import MANIFEST, fingerprint, is_current, read_manifest, writing
+from gream.errors import InputError
+
+
+def _write(folder: Path, inputs: dict[str, Path] | None = None, text: str = "x", **config: object) -> None:
+    with writing(folder, stage="text", config=config, inputs=inputs or {}, seed=3) as draft:
+        (draft.path / "file.txt").write_text(text)
+        draft.counts["rows"] = 1
+
+
+def test_a_finished_folder_has_its_manifest(tmp_path: Path) -> None:
+    _write(tmp_path / "out", size=4)
+    manifest = read_manifest(tmp_path / "out", stage="text")
+    assert (manifest.seed, manifest.config, manifest.counts) == (3, {"size": 4}, {"rows": 1})
+    assert list(manifest.outputs) == ["file.txt"]
+
+
+def test_a_stage_that_fails_leaves_nothing_and_keeps_the_old_folder(tmp_path: Path) -> None:
+    _write(tmp_path / "out", text="old")
+    with pytest.raises(RuntimeError), writing(tmp_path / "out", stage="text", config={}, inputs={}, seed=0) as draft:
+        (draft.path / "file.txt").write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "out" / "file.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_change_of_config_input_or_files_is_seen(tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("a")
+    inputs = {"source": source}
+    _write(tmp_path / "out", inputs, size=4)
+
+    def current(**config: object) -> bool:
+        return is_current(tmp_path / "out", stage="text", config=config, inputs=inputs)
+
+    assert current(size=4)
+    assert not current(size=5)
+    source.write_text("b")
+    assert not current(size=4)
+    source.write_text("a")
+    (tmp_path / "out" / "file.txt").unlink()
+    assert not current(size=4)
+
+
+def test_an_artefact_as_input_is_known_by_its_files_not_its_place(tmp_path: Path) -> None:
+    _write(tmp_path / "one", size=1)
+    _write(tmp_path / "two", size=2)
+    _write(tmp_path / "three", text="y")
+    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "two") != fingerprint(tmp_path / "three")
+
+
+def test_another_stages_folder_is_refused_by_name(tmp_path: Path) -> None:
+    _write(tmp_path / "out")
+    with pytest.raises(InputError, match="was written by `gream text`, but the output of `gream sids`"):
+        read_manifest(tmp_path / "out", stage="sids")
+
+
+def test_a_folder_without_manifest_is_not_finished(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not the output of `gream data`"):
+        read_manifest(tmp_path, stage="data")
+
+
+def test_a_manifest_of_another_format_or_broken_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path / "out")
+    file = tmp_path / "out" / MANIFEST
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(data | {"format": 99}))
+    with pytest.raises(InputError, match="format 99"):
+        read_manifest(tmp_path / "out")
+    file.write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_manifest(tmp_path / "out")
+    assert not is_current(tmp_path / "out", stage="text", config={}, inputs={})
+
+
+def test_a_missing_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        fingerprint(tmp_path / "nowhere")
+
+
+def test_a_stage_whose_input_is_missing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        _write(tmp_path / "out", {"data": tmp_path / "nowhere"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"):
+        _write(tmp_path / "file" / "out")
