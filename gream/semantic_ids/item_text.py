@@ -1,0 +1,133 @@
+"""Stage `text`: one text for each item, out of title, brand, category path and description.
+
+GREAM (arXiv 2510.20815) encodes title and description separately and averages the vectors; ours makes one
+text, so that brand and categories count too and a missing description weighs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from gream import artifacts
+from gream.arguments import StageConfig, input_folder, option
+from gream.data.store import CATALOGUE_FILE, Catalogue, load_catalogue
+from gream.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+STAGE = "text"
+TEXT_FILE = "item_text.parquet"
+
+
+@dataclass(kw_only=True)
+class TextConfig(StageConfig):
+    """Settings of the stage `text`."""
+
+    output: str = option("text", doc="name of the folder that this stage writes inside run_dir")
+    data: str = input_folder("data", doc="folder written by `gream data`")
+    max_description: int = option(500, doc="characters of a description that are used; 0 leaves it out")
+
+
+CONFIG = TextConfig
+
+
+def run(config: TextConfig) -> None:
+    """Write `item_text.parquet` with the columns item and text.
+
+    Raises:
+        InputError: an item without any text.
+    """
+    data = config.locate("data")
+    catalogue = load_catalogue(data)
+    with artifacts.writing(
+        config.output_path,
+        stage=STAGE,
+        config=config.recorded(),
+        inputs=config.inputs(),
+        seed=config.seed,
+    ) as draft:
+        where = str(data / CATALOGUE_FILE)
+        texts = item_texts(catalogue, max_description=config.max_description, where=where)
+        items = np.arange(len(texts), dtype=np.int64)
+        pl.DataFrame({"item": items, "text": pl.Series(texts, dtype=pl.String)}).write_parquet(
+            draft.path / TEXT_FILE
+        )
+        characters = sum(map(len, texts))
+        draft.counts.update(
+            items=len(texts),
+            without_title=sum(not title.strip() for title in catalogue.titles),
+            without_description=sum(not text.strip() for text in catalogue.descriptions),
+            mean_characters=round(characters / max(len(texts), 1), 1),
+        )
+    logger.info("%s; in %s", ", ".join(f"{k} {v:,}" for k, v in draft.counts.items()), config.output_path)
+
+
+def load_item_text(folder: Path) -> list[str]:
+    """Read the texts, item 0 first.
+
+    Raises:
+        InputError: the folder is not the output of `gream text`.
+    """
+    artifacts.read_manifest(folder, stage=STAGE)
+    texts: list[str] = pl.read_parquet(folder / TEXT_FILE).sort("item")["text"].to_list()
+    return texts
+
+
+def item_texts(catalogue: Catalogue, *, max_description: int, where: str) -> list[str]:
+    """Write the text of every item.
+
+    Args:
+        catalogue: the items.
+        max_description: characters of a description that are used.
+        where: what the catalogue was read from, for the message.
+
+    Raises:
+        InputError: an item without title, brand, category and description.
+    """
+    if max_description < 0:
+        raise InputError(
+            f"`max_description` is {max_description}, but must be 0 or more; 0 leaves descriptions out."
+        )
+    fields = zip(
+        catalogue.titles, catalogue.brands, catalogue.categories, catalogue.descriptions, strict=True
+    )
+    texts = [compose(*values, max_description=max_description) for values in fields]
+    empty = [item for item, text in enumerate(texts) if not text]
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise InputError(
+            f"{where}: item `{catalogue.item_ids[empty[0]]}`{more} has no title, brand, category or "
+            "description to be named by; give it one, or leave it out of the input of `gream data`."
+        )
+    return texts
+
+
+def compose(
+    title: str, brand: str, categories: Sequence[str], description: str, *, max_description: int
+) -> str:
+    """Join what is known of an item to one text: "Title. Brand. Coarse > Fine. Description".
+
+    Whitespace is collapsed; parts that are empty are left out. A description longer than
+    `max_description` characters ends at the last whole word before.
+    """
+    path = " > ".join(filter(None, (_collapse(name) for name in categories)))
+    parts = (_collapse(title), _collapse(brand), path, _cut(_collapse(description), max_description))
+    return ". ".join(filter(None, (part.rstrip(". ") for part in parts)))
+
+
+def _collapse(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cut(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    cut = text[:length]
+    # A word cut in two is a wrong word; a text without any space is cut where the limit falls.
+    return cut if text[length] == " " else cut.rpartition(" ")[0] or cut

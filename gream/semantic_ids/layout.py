@@ -1,0 +1,131 @@
+"""The shape of item names: how many codebooks, how large, and how each code is spelled as a token.
+
+Legend: L codebooks (the disambiguation level included), N items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gream.errors import InputError
+
+LAYOUT_FILE = "layout.json"
+CODES_FILE = "codes.npy"
+
+
+@dataclass(frozen=True)
+class SidLayout:
+    """Shape and spelling of semantic IDs; every item of a catalogue has exactly L codes.
+
+    `codebook_sizes` has one entry for each level. With `disambiguation` the last level is no quantiser:
+    it numbers the items that share all other codes. `ordered` is true for residual codes, whose meaning
+    depends on the levels before them, and false for parallel codes.
+    """
+
+    codebook_sizes: tuple[int, ...]
+    ordered: bool = True
+    disambiguation: bool = False
+
+    @property
+    def num_codebooks(self) -> int:
+        """Number of codes in a name, L."""
+        return len(self.codebook_sizes)
+
+    @property
+    def num_tokens(self) -> int:
+        """Size of the item block in the vocabulary: the sum of all codebook sizes."""
+        return sum(self.codebook_sizes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Position of each codebook's code 0 inside the item block."""
+        starts = np.concatenate([[0], np.cumsum(self.codebook_sizes)[:-1]])
+        return tuple(int(s) for s in starts)
+
+    def token(self, level: int, code: int) -> str:
+        """Spell one code, for example `<a_17>`."""
+        return f"<{_letter(level)}_{code}>"
+
+    def tokens(self) -> list[str]:
+        """Spell the whole item block in the order of its token ids."""
+        return [self.token(l, c) for l, size in enumerate(self.codebook_sizes) for c in range(size)]
+
+    def name(self, codes: np.ndarray | tuple[int, ...]) -> str:
+        """Spell one item: (L,) codes to `<a_1><b_2><c_3>`."""
+        return "".join(self.token(level, int(code)) for level, code in enumerate(codes))
+
+    def fingerprint(self) -> str:
+        """Short hash that models and scorers keep, so that a layout they were not made for is refused."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Names:
+    """All names of a catalogue: a layout and the (N, L) codes, each row unique."""
+
+    layout: SidLayout
+    codes: np.ndarray  # (N, L) int32
+
+    def __post_init__(self) -> None:
+        if self.codes.ndim != 2 or self.codes.shape[1] != self.layout.num_codebooks:
+            raise InputError(
+                f"Codes have shape {self.codes.shape}, but the layout has {self.layout.num_codebooks} "
+                "codebooks; run `gream sids` again."
+            )
+        sizes = np.asarray(self.layout.codebook_sizes)
+        if len(self.codes) and ((self.codes < 0) | (self.codes >= sizes)).any():
+            raise InputError("A code lies outside its codebook; run `gream sids` again.")
+        if len(np.unique(self.codes, axis=0)) != len(self.codes):
+            raise InputError("Two items share one name; run `gream sids` again.")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def spell(self, item: int) -> str:
+        """Spell the name of one item."""
+        return self.layout.name(self.codes[item])
+
+    def fingerprint(self) -> str:
+        """Short hash of layout and codes: what a model folder remembers."""
+        digest = hashlib.sha256(self.layout.fingerprint().encode())
+        digest.update(np.ascontiguousarray(self.codes, dtype=np.int32).tobytes())
+        return digest.hexdigest()[:12]
+
+
+def save_names(folder: Path, names: Names) -> None:
+    """Write `layout.json` and `codes.npy` into `folder`."""
+    data = {**asdict(names.layout), "fingerprint": names.fingerprint()}
+    (folder / LAYOUT_FILE).write_text(json.dumps(data, indent=2) + "\n")
+    np.save(folder / CODES_FILE, names.codes.astype(np.int32))
+
+
+def load_names(folder: Path) -> Names:
+    """Read the names that `gream sids` wrote.
+
+    Raises:
+        InputError: the folder holds no names, or layout and codes do not belong together.
+    """
+    if not (folder / LAYOUT_FILE).is_file() or not (folder / CODES_FILE).is_file():
+        raise InputError(f"{folder} holds no item names; run `gream sids`, or correct the path.")
+    data = json.loads((folder / LAYOUT_FILE).read_text())
+    expected = data.pop("fingerprint")
+    layout = SidLayout(tuple(data.pop("codebook_sizes")), **data)
+    names = Names(layout, np.load(folder / CODES_FILE, allow_pickle=False))
+    if names.fingerprint() != expected:
+        raise InputError(f"{folder}: {CODES_FILE} does not belong to {LAYOUT_FILE}; run `gream sids` again.")
+    return names
+
+
+def _letter(level: int) -> str:
+    """a, b, ..., z, aa, ab, ... so that any number of codebooks can be spelled."""
+    text = ""
+    level += 1
+    while level:
+        level, rest = divmod(level - 1, 26)
+        text = chr(ord("a") + rest) + text
+    return text

@@ -1,0 +1,134 @@
+"""Balanced residual k-means: sizes, cost, error by level, and the same result every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from gream.semantic_ids.residual import (
+    balanced_assignment,
+    encode,
+    kmeans,
+    residual_kmeans,
+    residuals_after,
+    squared_distances,
+)
+
+
+def blobs(seed: int, num_points: int, dim: int) -> np.ndarray:
+    """Points around five centres, most of them around the first."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(5, dim)) * 3
+    chosen = generator.choice(5, size=num_points, p=[0.6, 0.1, 0.1, 0.1, 0.1])
+    return (centres[chosen] + generator.normal(size=(num_points, dim))).astype(np.float32)
+
+
+def test_a_full_cluster_sends_the_cheaper_point_away() -> None:
+    # Both points want cluster 0; sending point 1 away costs 1 more, sending point 0 away 4 more.
+    costs = np.array([[0, 4], [0, 1]], dtype=np.float32)
+    assert balanced_assignment(costs)[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("num_points", "size"), [(60, 7), (43, 4), (12, 12), (13, 1), (29, 28)])
+def test_cluster_sizes_differ_by_at_most_one(num_points: int, size: int) -> None:
+    points = blobs(1, num_points, 3)
+    assigned, _ = kmeans(points, size, balanced=True, seed=2)
+    counts = np.bincount(assigned, minlength=size)
+    assert counts.min() >= num_points // size
+    assert counts.max() <= -(-num_points // size)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_auction_is_close_to_the_best_assignment(seed: int) -> None:
+    points = blobs(seed, 42, 3)
+    costs = squared_distances(points, points[:6])
+    assigned, _ = balanced_assignment(costs)
+    places = costs.repeat(7, axis=1)  # 6 clusters with 7 places each: 42 places for 42 points
+    rows, columns = linear_sum_assignment(places)
+    best = places[rows, columns].sum()
+    # The auction's step is a tenth of the mean spread of a point's costs, and no point loses more than it.
+    allowance = 42 * 0.1 * (costs.mean() - costs.min(axis=1).mean())
+    assert best * (1 - 1e-5) <= costs[np.arange(42), assigned].sum() <= best + allowance
+
+
+def test_the_place_left_over_goes_where_most_points_want_to_be() -> None:
+    # Points 0 to 3 want cluster 1, point 4 cluster 0; 5 points, 2 clusters.
+    costs = np.array([[5, 0], [5, 0], [5, 0], [3, 0], [0, 5]], dtype=np.float32)
+    assert balanced_assignment(costs)[0].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_prices_of_another_auction_still_balance() -> None:
+    costs = squared_distances(blobs(3, 30, 3), blobs(4, 4, 3))
+    assigned, prices = balanced_assignment(costs, np.array([9, 0, 100, 0], dtype=np.float32))
+    assert sorted(np.bincount(assigned).tolist()) == [7, 7, 8, 8]
+    assert prices.min() == 0
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_identical_points_are_clustered(balanced: bool) -> None:
+    codes, codebooks = residual_kmeans(np.ones((11, 3), np.float32), [4, 3], balanced=balanced, seed=0)
+    assert codes.shape == (11, 2)
+    assert [book.shape for book in codebooks] == [(4, 3), (3, 3)]
+    if balanced:
+        assert sorted(np.bincount(codes[:, 0]).tolist()) == [2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_centroids_are_the_means_of_their_points(balanced: bool) -> None:
+    points = blobs(5, 50, 4)
+    assigned, centroids = kmeans(points, 6, balanced=balanced, seed=0)
+    for cluster in np.unique(assigned):
+        # float32 sums in another order
+        np.testing.assert_allclose(centroids[cluster], points[assigned == cluster].mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_every_level_lowers_the_error(balanced: bool) -> None:
+    vectors = blobs(6, 90, 5)
+    codes, codebooks = residual_kmeans(vectors, [4, 6, 5], balanced=balanced, seed=1)
+    errors = [(residuals_after(vectors, codes, codebooks[:level]) ** 2).sum() for level in range(4)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[3] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_same_seed_gives_the_same_bytes(balanced: bool) -> None:
+    vectors = blobs(7, 70, 4)
+    runs = [residual_kmeans(vectors, [5, 4], balanced=balanced, seed=3) for _ in range(2)]
+    assert runs[0][0].tobytes() == runs[1][0].tobytes()
+    assert [book.tobytes() for book in runs[0][1]] == [book.tobytes() for book in runs[1][1]]
+
+
+def test_another_seed_gives_other_codes() -> None:
+    vectors = blobs(7, 70, 4)
+    first, second = (residual_kmeans(vectors, [5, 4], balanced=True, seed=seed)[0] for seed in (3, 4))
+    assert (first != second).any()
+
+
+def test_the_given_vectors_are_left_as_they_are() -> None:
+    vectors = blobs(8, 20, 3)
+    before = vectors.copy()
+    residual_kmeans(vectors, [3, 3], balanced=True, seed=0)
+    assert (vectors == before).all()
+
+
+def test_encoding_takes_the_nearest_centroid_of_what_is_left() -> None:
+    codebooks = [np.array([[0.0], [10.0]], np.float32), np.array([[-1.0], [0.0], [2.0]], np.float32)]
+    # 9 -> 10, rest -1 -> -1; 3 -> 0, rest 3 -> 2; 5 is as far from 0 as from 10 -> code 0, rest 5 -> 2
+    assert encode(np.array([[9.0], [3.0], [5.0]]), codebooks).tolist() == [[1, 0], [0, 2], [0, 2]]
+
+
+def test_unbalanced_codes_are_found_again_by_encoding() -> None:
+    vectors = blobs(9, 60, 4)
+    codes, codebooks = residual_kmeans(vectors, [5], balanced=False, seed=0)
+    # Lloyd's iterations stop a little before the last point has settled.
+    assert (encode(vectors, codebooks) == codes).mean() > 0.9
+
+
+def test_distances_equal_the_obvious_sum() -> None:
+    points, centroids = blobs(1, 9, 3), blobs(2, 4, 3)
+    slow = ((points[:, None, :] - centroids[None]) ** 2).sum(axis=-1)
+    # float32, and the fast way subtracts large numbers
+    np.testing.assert_allclose(squared_distances(points, centroids), slow, atol=1e-3, rtol=1e-5)
+    assert (squared_distances(points, points) >= 0).all()
