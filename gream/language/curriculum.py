@@ -1,0 +1,92 @@
+"""Which rows a training stage sees, how often, and in which order.
+
+The recipe gives the number of passes over each task. A whole number of passes sees every row that often;
+a fraction draws that share without replacement. Every pass of `next_item` cuts the histories anew. The
+rows of one epoch are shuffled by seed. GREAM's rising share of reasoning is not built yet: the order here
+is uniform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gream.data.store import Catalogue, Interactions
+from gream.errors import InputError
+from gream.language.alignment import TASKS, Row, task_rows
+from gream.language.prompting import Prompter
+from gream.language.reasoning import Trace, reasoning_row
+
+REASONING = "reasoning"
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Rows in training order, and how many each task gave."""
+
+    rows: list[Row]
+    counts: dict[str, int]
+
+
+def build_curriculum(
+    passes: Mapping[str, float],
+    catalogue: Catalogue,
+    interactions: Interactions,
+    prompter: Prompter,
+    *,
+    traces: Sequence[Trace] = (),
+    seed: int = 0,
+) -> Curriculum:
+    """Make and shuffle the rows of all tasks.
+
+    Args:
+        passes: task to number of passes; tasks are those of `alignment.TASKS` and `reasoning`.
+        traces: what the `reasoning` task teaches.
+
+    Raises:
+        InputError: an unknown task, a negative number, `reasoning` without traces, or no row at all.
+    """
+    known = [*TASKS, REASONING]
+    for task, number in passes.items():
+        if task not in known:
+            raise InputError(f"Unknown task {task!r} in `tasks`; known tasks: {', '.join(known)}.")
+        if number < 0:
+            raise InputError(f"Task {task!r} has {number} passes; give a number of at least 0.")
+    if passes.get(REASONING, 0) > 0 and not traces:
+        raise InputError("Task 'reasoning' needs traces; give the folder of `gream synthesize` as `traces`.")
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    counts: dict[str, int] = {}
+    for task, number in passes.items():
+        made = _passes(task, number, catalogue, interactions, prompter, traces, rng)
+        counts[task] = len(made)
+        rows += made
+    if not rows:
+        raise InputError("The tasks give no training row at all; raise their number of passes in `tasks`.")
+    order = rng.permutation(len(rows))
+    return Curriculum([rows[i] for i in order], counts)
+
+
+def _passes(
+    task: str,
+    number: float,
+    catalogue: Catalogue,
+    interactions: Interactions,
+    prompter: Prompter,
+    traces: Sequence[Trace],
+    rng: np.random.Generator,
+) -> list[Row]:
+    rows: list[Row] = []
+    while number > 0:
+        if task == REASONING:
+            once: Sequence[Row] = [reasoning_row(trace, prompter) for trace in traces]
+        else:
+            once = task_rows(task, catalogue, interactions, prompter, rng)
+        if number < 1:
+            chosen = rng.choice(len(once), size=round(number * len(once)), replace=False)
+            once = [once[i] for i in sorted(chosen)]
+        rows += once
+        number -= 1
+    return rows

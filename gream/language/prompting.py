@@ -1,0 +1,185 @@
+"""From histories and item text to token ids, the same way in training, evaluation and serving.
+
+A prompt is a Jinja template of `prompts/` put into the tokenizer's chat template. Names of items are
+trusted text and become item tokens. Everything that comes from data (titles, brands, categories) is
+marked before rendering and tokenised without the added vocabulary, so that a title such as `<a_17>` or
+`<|im_start|>` stays plain text.
+
+GREAM (reference implementation, prompt templates) writes the history as names too; it registers the
+names as special tokens, where any title can forge one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from tokenizers import Tokenizer
+
+from gream.errors import InputError
+from gream.semantic_ids.layout import Names
+
+ANSWER_START, ANSWER_END = "<answer>", "</answer>"
+THINK_START, THINK_END = "<think>", "</think>"
+MARKERS = (THINK_START, THINK_END, ANSWER_START, ANSWER_END)
+
+# Private-use characters that fence text from data; they are removed from the data itself first.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+
+
+class Name(str):
+    """An item's name: the only value in a template that may become item tokens."""
+
+
+class Prompter:
+    """Writes every prompt and every answer of a model as token ids.
+
+    Args:
+        tokenizer: a tokenizer extended by `gream vocab`.
+        names: the names that it was extended with.
+        max_history: how many of the newest purchases a prompt shows.
+
+    Raises:
+        InputError: the tokenizer lacks the item tokens of these names.
+    """
+
+    def __init__(self, tokenizer: Any, names: Names, *, max_history: int = 20) -> None:
+        self.tokenizer = tokenizer
+        self.names = names
+        self.max_history = max_history
+        self.item_block = _item_block(tokenizer, names)
+        self.think_end, self.answer_start, self.answer_end = (
+            tokenizer.convert_tokens_to_ids(marker) for marker in MARKERS[1:]
+        )
+        self.end_of_turn: int = tokenizer.eos_token_id
+        self._name_ids = names.codes.astype(np.int64) + (
+            np.asarray(names.layout.offsets) + self.item_block.start
+        )  # (N, L)
+        self._plain = _without_added_tokens(tokenizer)
+        self._added = frozenset(tokenizer.get_added_vocab().values())
+
+    def direct_text(self, history: Sequence[int]) -> str:
+        """Render the direct prompt; the next tokens are the name of the recommended item."""
+        return self._turn("direct", history=self._history(history))
+
+    def reasoning_text(self, history: Sequence[int]) -> str:
+        """Render the reasoning prompt, which ends inside the opened think block."""
+        return self._turn("reasoning", history=self._history(history)) + f"{THINK_START}\n"
+
+    def direct(self, history: Sequence[int]) -> list[int]:
+        """Token ids of the direct prompt."""
+        return self.encode(self.direct_text(history))
+
+    def reasoning(self, history: Sequence[int]) -> list[int]:
+        """Token ids of the reasoning prompt."""
+        return self.encode(self.reasoning_text(history))
+
+    def question(self, template: str, **variables: Any) -> list[int]:
+        """Token ids of any template of `prompts/` as the user's turn, up to the assistant's first token."""
+        return self.encode(self._turn(template, **variables))
+
+    def text(self, template: str, **variables: Any) -> list[int]:
+        """Token ids of a template without a turn around it, such as the reasoning chain."""
+        return self.encode(render(template, **variables))
+
+    def data(self, text: str) -> list[int]:
+        """Token ids of text from data; no id of the added vocabulary can come out.
+
+        Raises:
+            ValueError: the tokenizer reaches an added token from plain text all the same.
+        """
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        if self._added.intersection(ids):
+            raise ValueError(f"The tokenizer turns plain text into added tokens: {text[:80]!r}")
+        return ids
+
+    def name(self, item: int) -> Name:
+        """Spell an item's name for use in a template."""
+        return Name(self.names.spell(item))
+
+    def name_ids(self, item: int) -> list[int]:
+        """Token ids of an item's name, L of them."""
+        ids: list[int] = self._name_ids[item].tolist()
+        return ids
+
+    def level_block(self, level: int) -> range:
+        """Token ids of one codebook."""
+        start = self.item_block.start + self.names.layout.offsets[level]
+        return range(start, start + self.names.layout.codebook_sizes[level])
+
+    def encode(self, rendered: str) -> list[int]:
+        """Tokenise rendered text: trusted parts with the added vocabulary, fenced parts without it."""
+        ids: list[int] = []
+        for part in rendered.split(_OPEN):
+            fenced, closed, trusted = part.rpartition(_CLOSE)
+            if closed and fenced:
+                ids += self.data(fenced)
+            if trusted:
+                ids += self.tokenizer.encode(trusted, add_special_tokens=False)
+        return ids
+
+    def _history(self, history: Sequence[int]) -> list[Name]:
+        if len(history) == 0:
+            raise InputError("The history is empty; give at least one purchased item.")
+        return [self.name(int(item)) for item in list(history)[-self.max_history :]]
+
+    def _turn(self, template: str, **variables: Any) -> str:
+        message = {"role": "user", "content": render(template, **variables)}
+        text: str = self.tokenizer.apply_chat_template(
+            [message], tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+
+def render(template: str, **variables: Any) -> str:
+    """Render `prompts/TEMPLATE.jinja`; every string that is no `Name` is fenced as data."""
+    return _template(template).render({key: _fence(value) for key, value in variables.items()})
+
+
+def prompts_folder() -> Path:
+    """Folder of the templates: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "prompts"
+    return inside if inside.is_dir() else package.parent / "prompts"
+
+
+def _fence(value: Any) -> Any:
+    if isinstance(value, Name):
+        return value
+    if isinstance(value, str):
+        return _OPEN + value.replace(_OPEN, "").replace(_CLOSE, "") + _CLOSE
+    if isinstance(value, (list, tuple)):
+        return [_fence(v) for v in value]
+    raise TypeError(f"A template variable must be text, a name or a list of them, not {type(value).__name__}.")
+
+
+@lru_cache(maxsize=64)
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(prompts_folder()), undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    return environment.get_template(f"{name}.jinja")
+
+
+def _item_block(tokenizer: Any, names: Names) -> range:
+    tokens = names.layout.tokens()
+    ids = tokenizer.convert_tokens_to_ids(tokens)
+    if ids != list(range(ids[0], ids[0] + len(ids))):
+        raise InputError(
+            f"The tokenizer lacks the {len(tokens)} item tokens of these names; "
+            "use the folder that `gream vocab` wrote for them."
+        )
+    return range(ids[0], ids[0] + len(ids))
+
+
+def _without_added_tokens(tokenizer: Any) -> Tokenizer:
+    """Copy the tokenizer's text part; special-token splitting alone would let item tokens through."""
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts["added_tokens"] = []
+    parts["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(parts))

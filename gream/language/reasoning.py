@@ -1,0 +1,107 @@
+"""The five-step reasoning chain: how it is written, read back and turned into training rows.
+
+The steps are GREAM's (abstract and section on the reasoning curriculum): behavioural evidence, latent
+preference, intent, recommendation, denoised history. GREAM's code writes three steps inside the think
+block, deletes the fourth and copies the history as the fifth; here all five stand inside the block and
+the fifth really leaves out what does not fit. The name of the item appears in the answer alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from gream.errors import InputError
+from gream.language.prompting import ANSWER_START, THINK_END, Prompter
+
+TRACES_FILE = "traces.parquet"
+STEPS = ("Evidence", "Preference", "Intent", "Recommendation", "History")
+_PATTERN = re.compile(
+    r"\s*" + r"\s*".join(rf"{step}:(?P<{step.lower()}>.*?)" for step in STEPS) + r"\s*$", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain split into its five steps; all text is in the first one when it is not well formed."""
+
+    evidence: str
+    preference: str
+    intent: str
+    recommendation: str
+    rewritten_history: str
+    well_formed: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a teacher wrote for one history; `target` is the item that was bought next."""
+
+    user: int
+    history: tuple[int, ...]
+    target: int
+    evidence: tuple[int, ...]  # items cited
+    kinds: tuple[str, ...]  # what each cited item is, in words
+    preference: str
+    intent: str
+    recommendation: str
+    rewritten: tuple[int, ...]  # items of the history that fit
+
+
+def split_chain(text: str) -> Chain:
+    """Split a chain, with or without its closing tag, into the five steps."""
+    body = text.split(THINK_END)[0]
+    match = _PATTERN.match(body)
+    if match is None:
+        return Chain(body.strip(), "", "", "", "", well_formed=False)
+    parts = [match[step.lower()].strip() for step in STEPS]
+    return Chain(*parts, well_formed=all(parts))
+
+
+def chain_ids(trace: Trace, prompter: Prompter) -> list[int]:
+    """Token ids of the chain after the opened think block, up to and including `<answer>`."""
+    chain = prompter.text(
+        "chain",
+        evidence=[(kind, prompter.name(i)) for i, kind in zip(trace.evidence, trace.kinds, strict=True)],
+        preference=trace.preference,
+        intent=trace.intent,
+        recommendation=trace.recommendation,
+        rewritten=[prompter.name(i) for i in trace.rewritten],
+    )
+    return chain + prompter.encode(f"\n{THINK_END}\n{ANSWER_START}")
+
+
+def reasoning_row(trace: Trace, prompter: Prompter) -> tuple[list[int], list[int]]:
+    """Prompt and answer ids that teach one chain and its answer."""
+    answer = chain_ids(trace, prompter) + prompter.name_ids(trace.target)
+    return prompter.reasoning(trace.history), [*answer, prompter.answer_end, prompter.end_of_turn]
+
+
+def save_traces(folder: Path, traces: Iterable[Trace]) -> None:
+    """Write `traces.parquet`."""
+    rows = [vars(trace) for trace in traces]
+    items = pl.List(pl.Int64)
+    schema = {"user": pl.Int64, "history": items, "target": pl.Int64, "evidence": items}
+    schema |= {"kinds": pl.List(pl.String), "preference": pl.String, "intent": pl.String}
+    schema |= {"recommendation": pl.String, "rewritten": items}
+    pl.DataFrame(rows, schema=schema).write_parquet(folder / TRACES_FILE)
+
+
+def load_traces(folder: Path) -> list[Trace]:
+    """Read the traces that `gream synthesize` wrote.
+
+    Raises:
+        InputError: there are none in the folder.
+    """
+    path = folder / TRACES_FILE
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run `gream synthesize`, or correct the path.")
+    return [Trace(**{k: _frozen(v) for k, v in row.items()}) for row in pl.read_parquet(path).to_dicts()]
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,0 +1,51 @@
+"""The five-step chain: written, read back, taught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gream.language.prompting import Prompter
+from gream.language.reasoning import Trace, load_traces, reasoning_row, save_traces, split_chain
+
+TRACE = Trace(
+    user=3,
+    history=(4, 9, 1),
+    target=6,
+    evidence=(4, 1),
+    kinds=("ink", "printers"),
+    preference="office, Volta",
+    intent="after printers comes ink",
+    recommendation="ink by Volta",
+    rewritten=(4, 1),
+)
+
+
+def test_a_written_chain_is_read_back_step_by_step(prompter: Prompter, names) -> None:  # type: ignore[no-untyped-def]
+    _, answer = reasoning_row(TRACE, prompter)
+    chain = split_chain(prompter.tokenizer.decode(answer))
+    assert chain.well_formed
+    assert chain.evidence == f"ink {names.spell(4)}; printers {names.spell(1)}"
+    assert (chain.preference, chain.intent) == ("office, Volta", "after printers comes ink")
+    assert chain.recommendation == "ink by Volta"
+    assert chain.rewritten_history == names.spell(4) + names.spell(1)
+
+
+def test_the_answer_is_the_targets_name_between_its_tags(prompter: Prompter) -> None:
+    prompt, answer = reasoning_row(TRACE, prompter)
+    assert prompt == prompter.reasoning(TRACE.history)
+    start = answer.index(prompter.answer_start)
+    assert answer[start + 1 :] == [*prompter.name_ids(6), prompter.answer_end, prompter.end_of_turn]
+    assert answer.count(prompter.think_end) == 1 and answer.index(prompter.think_end) < start
+
+
+def test_a_chain_with_a_missing_or_empty_step_is_not_well_formed() -> None:
+    whole = "Evidence: a\nPreference: b\nIntent: c\nRecommendation: d\nHistory: e\n"
+    assert split_chain(whole).well_formed
+    assert not split_chain(whole.replace("Intent: c\n", "")).well_formed
+    assert not split_chain(whole.replace("Intent: c", "Intent:")).well_formed
+    assert split_chain("words only").evidence == "words only"
+
+
+def test_traces_survive_the_disk(tmp_path: Path) -> None:
+    save_traces(tmp_path, [TRACE, TRACE])
+    assert load_traces(tmp_path) == [TRACE, TRACE]
