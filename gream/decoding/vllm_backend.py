@@ -1,0 +1,179 @@
+"""The engine on vLLM: level by level, one request for each beam, on the prefix cache.
+
+vLLM has no search of its own that fits: its beam search ignores constraints and cannot be guided. It does
+give exact full-vocabulary log-probabilities of listed tokens (`logprob_token_ids`), which is all that
+`beam.py` asks. Only this module imports vllm.
+
+Legend: B users, W beams, K tokens of a level's block.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gream.decoding.backend import check_prompts
+from gream.errors import InputError
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+IDS_PER_REQUEST = 128  # vLLM's limit for `logprob_token_ids`
+
+_CPU_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process: starts in 3 s instead of 20 s
+    "TORCH_COMPILE_DISABLE": "1",  # compiling one small function costs 20 s and needs g++
+}
+
+
+class VllmBackend:
+    """A model folder served by vLLM in this process."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 256,
+        gpu_memory_utilization: float = 0.8,
+        seed: int = 0,
+    ) -> None:
+        """Load the model of `folder`: in float32 on a CPU, in the folder's own dtype on a GPU.
+
+        Args:
+            folder: a saved transformers model, its vocabulary padded to a multiple of 64.
+            max_model_len: longest prompt plus completion; the model's own limit if not given.
+            max_num_seqs: requests that run at the same time.
+            gpu_memory_utilization: share of the GPU's memory that vLLM takes; no effect on a CPU.
+            seed: of the engine; every sampled text has a seed of its own besides.
+
+        Raises:
+            InputError: vLLM is not installed, or the folder holds no model.
+        """
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"{folder} holds no model (no config.json); run `gream sft`, or correct the path."
+            )
+        on_gpu = torch.cuda.is_available()
+        if not on_gpu:
+            for name, value in _CPU_ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise InputError(
+                f"The engine vllm was asked for, but vLLM cannot be imported ({error}); "
+                "run `pip install 'gream[vllm]'`, or use the engine torch."
+            ) from error
+        self._llm: LLM | None = LLM(
+            model=str(folder),
+            skip_tokenizer_init=True,  # ids in, ids out
+            dtype="auto" if on_gpu else "float32",
+            seed=seed,
+            enable_prefix_caching=True,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            gpu_memory_utilization=gpu_memory_utilization,
+            enforce_eager=not on_gpu,
+            disable_log_stats=True,
+            logprobs_mode="raw_logprobs",  # of the full vocabulary, before temperature
+            generation_config="vllm",  # not the folder's: its sampling defaults are not ours
+        )
+
+    def complete(
+        self, prompts: list[list[int]], *, stop: int, max_tokens: int, temperature: float, seed: int
+    ) -> list[list[int]]:
+        """Write free text after each prompt, see `Backend.complete`."""
+        from vllm import SamplingParams, TokensPrompt
+
+        check_prompts(prompts)
+        params = [
+            SamplingParams(
+                temperature=temperature,
+                max_tokens=max_tokens,
+                stop_token_ids=[stop],
+                ignore_eos=True,  # only `stop` stops, as in the torch engine
+                detokenize=False,
+                # One seed for all would write the same text after equal prompts.
+                seed=int(np.random.SeedSequence([seed, row]).generate_state(1)[0]),
+            )
+            for row in range(len(prompts))
+        ]
+        requests = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+        outputs = self._engine.generate(requests, params, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    def start(self, prompts: list[list[int]]) -> VllmSession:
+        """Begin one search over these prompts; the prefix cache keeps each from being computed twice."""
+        check_prompts(prompts)
+        return VllmSession(self, prompts)
+
+    def score(self, prompts: list[list[int]], block: range) -> torch.Tensor:
+        """Score the tokens of `block` after every prompt: (len(prompts), K) float32."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.logprobs import FlatLogprobs
+
+        chunks = [list(block[i : i + IDS_PER_REQUEST]) for i in range(0, len(block), IDS_PER_REQUEST)]
+        requests = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts for _ in chunks]
+        params = [
+            SamplingParams(
+                max_tokens=1, temperature=0.0, logprob_token_ids=ids, flat_logprobs=True, detokenize=False
+            )
+            for ids in chunks
+        ]
+        outputs = self._engine.generate(requests, params * len(prompts), use_tqdm=False)
+        numbers: list[float] = []
+        for row, output in enumerate(outputs):
+            ids = chunks[row % len(chunks)]
+            found = output.outputs[0].logprobs
+            # The sampled token comes first, then the listed ones in their order, then perhaps padding.
+            assert isinstance(found, FlatLogprobs)
+            assert found.token_ids[1 : len(ids) + 1] == ids, "vLLM changed the order of logprob_token_ids"
+            numbers += found.logprobs[1 : len(ids) + 1]
+        return torch.tensor(numbers, dtype=torch.float32).reshape(len(prompts), len(block))
+
+    def close(self) -> None:
+        """Give the engine's memory back; the backend cannot be used afterwards."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
+    @property
+    def _engine(self) -> LLM:
+        if self._llm is None:
+            raise RuntimeError("the vLLM backend was closed")
+        return self._llm
+
+
+class VllmSession:
+    """One search over B users; it remembers the path of every beam."""
+
+    def __init__(self, backend: VllmBackend, prompts: list[list[int]]) -> None:
+        self._backend = backend
+        self._prompts = prompts
+        self._paths: list[list[tuple[int, ...]]] = [[()] for _ in prompts]  # for each user and beam
+
+    def first(self, block: range) -> torch.Tensor:
+        """Score `block` after every prompt: (B, K)."""
+        return self._backend.score(self._prompts, block)
+
+    def step(self, parents: torch.Tensor, tokens: torch.Tensor, block: range) -> torch.Tensor:
+        """Add one token to every beam and score `block` after it: (B, W, K)."""
+        self._paths = [
+            [paths[parent] + (token,) for parent, token in zip(of_user, added, strict=True)]
+            for paths, of_user, added in zip(self._paths, parents.tolist(), tokens.tolist(), strict=True)
+        ]
+        # Padding repeats a legal path: it is asked for once.
+        keys = dict.fromkeys((user, path) for user, paths in enumerate(self._paths) for path in paths)
+        asked = {key: row for row, key in enumerate(keys)}
+        logps = self._backend.score([self._prompts[user] + list(path) for user, path in asked], block)
+        rows = [[asked[user, path] for path in paths] for user, paths in enumerate(self._paths)]
+        return logps[torch.tensor(rows)]  # (B, W, K)

@@ -1,0 +1,225 @@
+"""The scorer's network: what it sees and must not see, what it refuses, and that it steers the search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gream.decoding.beam import beam_search
+from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape, load_scorer, save_scorer
+from gream.errors import InputError
+from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.layout import Names, SidLayout
+
+SHAPE = ScorerShape(hidden_size=8, num_layers=2, num_heads=2, dropout=0.2, max_history=6)
+NUM_ITEMS = 24  # of the fixture `names`
+
+
+@pytest.fixture
+def scorer(names: Names) -> PrefixPathScorer:
+    """A scorer whose every weight matters: large random ones, also where training starts at zero."""
+    torch.manual_seed(0)
+    scorer = PrefixPathScorer(TrieConstraint(names), SHAPE)
+    for weight in scorer.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return scorer.eval()
+
+
+def every_score(scorer: PrefixPathScorer, histories: list[list[int]], level: int = 2) -> torch.Tensor:
+    nodes = torch.tensor(scorer.level_nodes[level]).expand(len(histories), -1)
+    return scorer.score(scorer.context(histories), level, nodes)
+
+
+def test_a_score_equals_the_formula_written_out(scorer: PrefixPathScorer) -> None:
+    history = [3, 11, 0]
+    node = int(scorer.item_nodes[0, 1])  # items 3 and 0 lie below it, item 11 does not
+    assert scorer.item_nodes[history, 1].eq(node).tolist() == [True, False, True]
+    context = scorer.context([history])
+    first = int(scorer.ancestors[node, 0])
+    assert scorer.ancestors[node].tolist() == [first, node, 0]
+    with torch.inference_mode():
+        row = scorer.rows.weight[first] + scorer.rows.weight[node]
+        path = scorer.path(row)
+        ages = [6, 2, 1, 0]  # the start state's own bias, then 2, 1, 0 purchases after it
+        states = scorer._encode(torch.tensor([history]))[0]  # (4, 8)
+        logits = torch.stack([scorer.query(path) @ scorer.key(s) / 4**0.5 for s in states])
+        weights = (logits + scorer.path_ages.weight[ages, 0]).softmax(0)
+        path = path + sum(w * scorer.value(s) for w, s in zip(weights, states, strict=True))
+        path = path + scorer.feed_forward(path)
+        returns = scorer.return_ages.weight[2, 1] + scorer.return_ages.weight[0, 1]
+        expected = scorer.head(path)[0] + row @ scorer.state(states[-1]) + returns
+    torch.testing.assert_close(scorer.score(context, 1, torch.tensor([[node]]))[0, 0], expected)
+
+
+def test_padding_gets_minus_infinity_and_changes_no_other_score(scorer: PrefixPathScorer) -> None:
+    context = scorer.context([[1, 2], [3]])
+    nodes = torch.tensor(scorer.level_nodes[2])[:3]
+    whole = scorer.score(context, 2, nodes.expand(2, -1))
+    padded = scorer.score(context, 2, torch.stack([nodes, torch.tensor([-1, int(nodes[1]), -1])]))
+    assert padded[1, [0, 2]].tolist() == [-torch.inf, -torch.inf]
+    torch.testing.assert_close(padded[0], whole[0])
+    torch.testing.assert_close(padded[1, 1], whole[1, 1])
+    assert padded.dtype == torch.float32
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_user_scores_the_same_beside_longer_histories(scorer: PrefixPathScorer, level: int) -> None:
+    alone = every_score(scorer, [[5, 9]], level)
+    beside = every_score(scorer, [[1, 2, 3, 4, 5, 6], [5, 9], []], level)
+    torch.testing.assert_close(
+        beside[1:2], alone, rtol=1e-5, atol=1e-5
+    )  # other matrix shapes, other rounding
+
+
+def test_paths_do_not_see_each_other(scorer: PrefixPathScorer) -> None:
+    together = every_score(scorer, [[5, 9, 2]])
+    context = scorer.context([[5, 9, 2]])
+    alone = [scorer.score(context, 2, torch.tensor([[node]])) for node in scorer.level_nodes[2]]
+    torch.testing.assert_close(together, torch.cat(alone, dim=1), rtol=1e-5, atol=1e-5)
+
+
+def test_order_and_age_of_purchases_matter(scorer: PrefixPathScorer) -> None:
+    scores = every_score(scorer, [[5, 9, 2], [9, 5, 2], [5, 9], []])
+    for other in (1, 2, 3):
+        assert (scores[0] - scores[other]).abs().max() > 1e-3
+
+
+def test_only_the_newest_purchases_count(scorer: PrefixPathScorer) -> None:
+    newest = [4, 8, 15, 16, 23, 2]
+    scores = every_score(scorer, [[7, 1, *newest], [9, *newest]])
+    assert torch.equal(scores[0], scores[1])
+
+
+def test_a_context_inside_a_sequence_is_that_of_its_first_purchases(scorer: PrefixPathScorer) -> None:
+    """One pass over training sequences gives what serving gives for every cut of them."""
+    sequences = [[5, 9, 2, 7, 1], [3, 3, 20, 0, 0]]
+    cuts = [(0, 0), (0, 3), (1, 2), (0, 5)]
+    users, counts = torch.tensor(cuts).T
+    with torch.inference_mode():
+        inside = scorer.contexts_at(torch.tensor(sequences), users, counts)
+    nodes = torch.tensor(scorer.level_nodes[2]).expand(len(cuts), -1)
+    served = every_score(scorer, [sequences[user][:count] for user, count in cuts])
+    torch.testing.assert_close(scorer.score(inside, 2, nodes), served, rtol=1e-5, atol=1e-5)
+
+
+def test_the_target_and_later_purchases_leave_earlier_scores_bit_identical(scorer: PrefixPathScorer) -> None:
+    users, counts = torch.zeros(3, dtype=torch.long), torch.tensor([0, 1, 2])
+    nodes = torch.tensor(scorer.level_nodes[2]).expand(3, -1)
+    with torch.inference_mode():
+        one = scorer.score(scorer.contexts_at(torch.tensor([[5, 9, 2, 7]]), users, counts), 2, nodes)
+        two = scorer.score(scorer.contexts_at(torch.tensor([[5, 9, 13, 1]]), users, counts), 2, nodes)
+        other = scorer.score(scorer.contexts_at(torch.tensor([[5, 8, 2, 7]]), users, counts), 2, nodes)
+    assert torch.equal(one, two)
+    assert torch.equal(one[:2], other[:2])
+    assert not torch.equal(one[2], other[2])
+
+
+def test_no_gradient_reaches_the_target(scorer: PrefixPathScorer) -> None:
+    """Item 7 is the target: its own row must not feel the score of another item's path."""
+    context = scorer.contexts_at(torch.tensor([[5, 9, 7]]), torch.tensor([0]), torch.tensor([2]))
+    nodes = scorer.item_nodes[[[4]], -1]
+    scorer.logits(context, 2, nodes, scorer.affinities(context, 2)).sum().backward()
+    gradient = scorer.rows.weight.grad
+    assert gradient is not None
+    assert gradient[scorer.item_nodes[7, -1]].abs().max() == 0
+    assert gradient[scorer.item_nodes[9, -1]].abs().max() > 0
+
+
+def test_a_saved_scorer_is_read_back_equal(scorer: PrefixPathScorer, names: Names, tmp_path: Path) -> None:
+    save_scorer(tmp_path, scorer, names)
+    loaded = load_scorer(tmp_path, names)
+    assert loaded.shape == SHAPE
+    assert not loaded.training
+    assert torch.equal(every_score(loaded, [[1, 2, 3]]), every_score(scorer, [[1, 2, 3]]))
+
+
+def test_a_scorer_made_for_other_names_is_refused(
+    scorer: PrefixPathScorer, names: Names, tmp_path: Path
+) -> None:
+    save_scorer(tmp_path, scorer, names)
+    swapped = names.codes.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    with pytest.raises(InputError, match="was made for the names .* run `gream prm` again"):
+        load_scorer(tmp_path, Names(names.layout, swapped))
+
+
+def test_a_folder_without_a_scorer_is_refused(names: Names, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no path scorer; run `gream prm`"):
+        load_scorer(tmp_path, names)
+
+
+def test_sizes_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(InputError, match="`hidden_size` is 9, but must be even"):
+        ScorerShape(hidden_size=9, num_heads=3)
+    with pytest.raises(InputError, match="at least 1"):
+        ScorerShape(max_history=0)
+
+
+class EvenBackend:
+    """A policy without any opinion, except that it dislikes the first code `disliked`."""
+
+    def __init__(self, disliked: int) -> None:
+        self.disliked = disliked
+
+    def complete(self, prompts: list[list[int]], **_: object) -> list[list[int]]:
+        raise NotImplementedError
+
+    def start(self, prompts: list[list[int]]) -> EvenBackend:
+        self.users = len(prompts)
+        return self
+
+    def first(self, block: range) -> torch.Tensor:
+        logps = torch.full((self.users, len(block)), -1.0)
+        logps[:, self.disliked] = -3.0
+        return logps
+
+    def step(self, parents: torch.Tensor, tokens: torch.Tensor, block: range) -> torch.Tensor:
+        return torch.full((*parents.shape, len(block)), -1.0)
+
+
+def test_the_scorer_alone_decides_among_what_the_policy_proposes() -> None:
+    """Names 3 x 2. The policy ranks code 2 last; without purchases the scorer wants item 5 = (2, 1).
+
+    Two beams without the scorer, or with nothing else proposed, never see code 2.
+    """
+    names = Names(SidLayout((3, 2)), np.array([[a, b] for a in range(3) for b in range(2)], dtype=np.int32))
+    constraint = TrieConstraint(names)
+    scorer = PrefixPathScorer(constraint, ScorerShape(hidden_size=4, max_history=3)).eval()
+    for weight in scorer.parameters():
+        torch.nn.init.zeros_(weight)
+    with (
+        torch.no_grad()
+    ):  # the inner product alone, with a state of (1, 0, 0, 0) before any purchase, 0 after
+        scorer.start[0] = 1.0
+        scorer.context_norm.weight.fill_(1.0)
+        scorer.state.weight[0, 0] = 0.5  # the norm makes 2 of the 1
+        scorer.rows.weight[constraint.item_nodes[4, 0], 0] = 2.0
+        scorer.rows.weight[constraint.item_nodes[5, 1], 0] = 1.0
+    blocks, prompts = [range(0, 3), range(3, 5)], [[7], [7]]
+    context = scorer.context([[0, 1], []])
+    searches = [
+        beam_search(EvenBackend(2), prompts, constraint, blocks, num_beams=2),
+        beam_search(EvenBackend(2), prompts, constraint, blocks, num_beams=2, scorer=scorer, context=context),
+        beam_search(
+            EvenBackend(2),
+            prompts,
+            constraint,
+            blocks,
+            num_beams=2,
+            expand_width=4,
+            scorer=scorer,
+            context=context,
+        ),
+    ]
+    assert [[r.items.tolist() for r in results] for results in searches] == [
+        [[0, 1], [0, 1]],
+        [[0, 1], [0, 1]],
+        [[0, 1], [5, 4]],
+    ]
+    guided = searches[2][1]
+    assert guided.logps.tolist() == [-4.0, -4.0]
+    assert guided.scores is not None
+    np.testing.assert_allclose(guided.scores, [3.0, 2.0], rtol=1e-3)

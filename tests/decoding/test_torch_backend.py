@@ -1,0 +1,248 @@
+"""The torch engine against full forward passes, one item at a time, and against transformers' own search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from gream.decoding.beam import beam_search
+from gream.decoding.torch_backend import TorchBackend
+from gream.errors import InputError
+from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.layout import Names, SidLayout
+
+VOCAB, PAD, STOP = 64, 0, 7
+BLOCKS = [range(40, 44), range(44, 47), range(47, 52)]
+PROMPTS = [[3, 9, 4], [5], [11, 2, 30, 8, 1, 6, 21], [12, 13], [14, 15]]
+
+
+def tiny_model(seed: int = 0, **options: object) -> Qwen3ForCausalLM:
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=128,
+        initializer_range=0.4,  # far from uniform, so that a wrong mask or position shows
+        **options,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def random_names(num_items: int) -> Names:
+    every = np.stack(np.meshgrid(*[np.arange(len(b)) for b in BLOCKS], indexing="ij"), -1).reshape(-1, 3)
+    chosen = np.random.default_rng(0).permutation(len(every))[:num_items]
+    return Names(SidLayout(tuple(len(b) for b in BLOCKS)), every[chosen].astype(np.int32))
+
+
+def obvious_logps(model: torch.nn.Module, prompt: list[int], names: Names) -> np.ndarray:
+    """One full forward pass for each item, without cache, padding or mask."""
+    model.eval()
+    totals = []
+    for codes in names.codes:
+        path = [block[code] for block, code in zip(BLOCKS, codes.tolist(), strict=True)]
+        with torch.no_grad():
+            logps = model(torch.tensor([prompt + path])).logits[0].float().log_softmax(-1)
+        places = range(len(prompt) - 1, len(prompt) + len(path) - 1)
+        totals.append(sum(logps[place, token].item() for place, token in zip(places, path, strict=True)))
+    return np.array(totals)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_scores_equal_one_full_forward_pass_for_each_item(attention: str) -> None:
+    model, names = tiny_model(attn_implementation=attention), random_names(23)
+    backend = TorchBackend(model, PAD, batch_size=3)  # two batches, sorted by length, out of order
+    results = beam_search(backend, PROMPTS, TrieConstraint(names), BLOCKS, num_beams=23)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        expected = obvious_logps(model, prompt, names)
+        assert sorted(result.items.tolist()) == list(range(23))
+        # float32 sums over other shapes of the same matrices
+        np.testing.assert_allclose(result.logps, expected[result.items], atol=1e-5)
+
+
+@pytest.mark.parametrize("num_beams", [2, 5])
+def test_narrow_beams_give_exact_scores_too(num_beams: int) -> None:
+    model, names = tiny_model(1), random_names(40)
+    results = beam_search(
+        TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=num_beams
+    )
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        expected = obvious_logps(model, prompt, names)
+        np.testing.assert_allclose(result.logps, expected[result.items], atol=1e-5)
+
+
+def test_another_architecture_with_other_positions_works_the_same() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        initializer_range=0.4,
+    )
+    model, names = LlamaForCausalLM(config), random_names(11)
+    results = beam_search(TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=11)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        np.testing.assert_allclose(result.logps, obvious_logps(model, prompt, names)[result.items], atol=1e-5)
+
+
+def test_transformers_own_constrained_beam_search_finds_the_same() -> None:
+    model, names, num_beams = tiny_model(2).eval(), random_names(35), 4
+    item_of = {tuple(map(int, codes)): item for item, codes in enumerate(names.codes)}
+    results = beam_search(
+        TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=num_beams
+    )
+    for prompt, result in zip(PROMPTS, results, strict=True):
+
+        def allowed(_: int, sequence: torch.Tensor, length: int = len(prompt)) -> list[int]:
+            path = tuple(
+                t - block.start for t, block in zip(sequence[length:].tolist(), BLOCKS, strict=False)
+            )
+            return sorted({BLOCKS[len(path)][c[len(path)]] for c in item_of if c[: len(path)] == path})
+
+        output = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=3,
+            num_beams=num_beams,
+            num_return_sequences=num_beams,
+            prefix_allowed_tokens_fn=allowed,
+            do_sample=False,
+            length_penalty=0.0,
+            eos_token_id=None,
+            pad_token_id=PAD,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        paths = output.sequences[:, len(prompt) :].tolist()
+        items = [item_of[tuple(t - b.start for t, b in zip(path, BLOCKS, strict=True))] for path in paths]
+        assert result.items.tolist() == items
+        np.testing.assert_allclose(result.logps, output.sequences_scores.numpy(), atol=1e-5)
+
+
+def test_each_prompt_is_prefilled_once_and_the_last_token_is_never_fed() -> None:
+    model, names = tiny_model(), random_names(30)
+    fed: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _, args: fed.append(tuple(args[0].shape)))
+    beam_search(TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=6)
+    assert fed == [(5, 7), (5, 4), (5, 6)]  # prompts, then 4 first codes, then 6 beams: 2 steps for 3 codes
+
+
+def test_numbers_are_normalised_over_the_whole_vocabulary_in_float32() -> None:
+    backend = TorchBackend(tiny_model().to(torch.bfloat16), PAD)
+    logps = backend.start(PROMPTS).first(range(VOCAB))
+    assert logps.dtype == torch.float32
+    torch.testing.assert_close(logps.exp().sum(-1), torch.ones(len(PROMPTS)), atol=1e-5, rtol=0)
+
+
+def test_a_bfloat16_model_gives_nearly_the_same_scores() -> None:
+    model, names = tiny_model(3), random_names(12)
+    constraint = TrieConstraint(names)
+    exact = beam_search(TorchBackend(model, PAD), PROMPTS, constraint, BLOCKS, num_beams=12)
+    half = beam_search(TorchBackend(model.to(torch.bfloat16), PAD), PROMPTS, constraint, BLOCKS, num_beams=12)
+    for a, b in zip(exact, half, strict=True):
+        # bfloat16 keeps 8 bits; the logits of this model reach about 10
+        np.testing.assert_allclose(a.logps[a.items.argsort()], b.logps[b.items.argsort()], atol=0.5)
+
+
+def test_a_model_in_training_is_searched_without_dropout_and_left_in_training() -> None:
+    model, names = tiny_model(attention_dropout=0.5).train(), random_names(10)
+    backend, constraint = TorchBackend(model, PAD), TrieConstraint(names)
+    first, second = (beam_search(backend, PROMPTS, constraint, BLOCKS, num_beams=10) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.logps, b.logps)
+    assert model.training
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_complete_is_the_same_for_the_same_seed_and_leaves_the_random_state_alone(temperature: float) -> None:
+    backend = TorchBackend(tiny_model(), PAD, batch_size=2)
+    before = torch.random.get_rng_state()
+    options = {"stop": STOP, "max_tokens": 9, "temperature": temperature}
+    first = backend.complete(PROMPTS, seed=3, **options)
+    torch.rand(5)
+    assert first == backend.complete(PROMPTS, seed=3, **options)
+    torch.random.set_rng_state(before)
+    if temperature:
+        assert first != backend.complete(PROMPTS, seed=4, **options)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_equal_prompts_get_different_texts_when_sampled() -> None:
+    texts = TorchBackend(tiny_model(), PAD).complete(
+        [[3, 4]] * 6, stop=STOP, max_tokens=8, temperature=1.0, seed=0
+    )
+    assert len({tuple(text) for text in texts}) > 1
+
+
+def test_complete_ends_with_the_stop_token_or_at_the_limit() -> None:
+    backend = TorchBackend(tiny_model(), PAD)
+    texts = backend.complete(PROMPTS * 10, stop=STOP, max_tokens=20, temperature=1.0, seed=0)
+    stopped = [text for text in texts if STOP in text]
+    assert stopped and len(stopped) < len(texts)
+    assert all(text.index(STOP) == len(text) - 1 for text in stopped)
+    assert all(len(text) == 20 for text in texts if STOP not in text)
+
+
+def test_greedy_text_equals_the_argmax_of_full_forward_passes() -> None:
+    model = tiny_model(5).eval()
+    texts = TorchBackend(model, PAD).complete(PROMPTS, stop=STOP, max_tokens=6, temperature=0.0, seed=0)
+    for prompt, text in zip(PROMPTS, texts, strict=True):
+        tokens = list(prompt)
+        while len(tokens) < len(prompt) + 6 and tokens[-1:] != [STOP]:
+            tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+        assert text == tokens[len(prompt) :]
+
+
+def test_the_models_own_sampling_defaults_are_not_used() -> None:
+    """A top_k of 1 in the folder's generation config would make every sample greedy."""
+    model = tiny_model()
+    model.generation_config.top_k, model.generation_config.do_sample = 1, True
+    texts = TorchBackend(model, PAD).complete([[3, 4]] * 6, stop=STOP, max_tokens=8, temperature=1.0, seed=0)
+    assert len({tuple(text) for text in texts}) > 1
+
+
+def test_models_that_cannot_be_searched_exactly_are_refused() -> None:
+    windowed = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=VOCAB,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            sliding_window=4,
+        )
+    )
+    with pytest.raises(InputError, match="sliding-window"):
+        TorchBackend(windowed, PAD)
+    flash = tiny_model()
+    flash.config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(InputError, match="attn_implementation='sdpa'"):
+        TorchBackend(flash, PAD)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_numbers() -> None:
+    model, names = tiny_model(), random_names(23)
+    constraint = TrieConstraint(names)
+    on_cpu = beam_search(TorchBackend(model, PAD), PROMPTS, constraint, BLOCKS, num_beams=23)
+    on_gpu = beam_search(TorchBackend(model.cuda(), PAD), PROMPTS, constraint, BLOCKS, num_beams=23)
+    for a, b in zip(on_cpu, on_gpu, strict=True):
+        # other kernels, the same float32
+        np.testing.assert_allclose(a.logps[a.items.argsort()], b.logps[b.items.argsort()], atol=1e-4)
