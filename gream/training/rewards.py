@@ -1,0 +1,49 @@
+"""How close an answer came to the target: pure functions over tensors.
+
+GREAM (https://arxiv.org/abs/2510.20815), residual-sensitive verifiable reward (RSVR): the names are
+residual codes, so an answer that shares its first codes with the target is nearly right and earns a part.
+
+Differs from the authors' code in: an answer must be a real item of the catalogue (theirs only checks the
+format); an incomplete name, an answer inside the think block and a second answer earn nothing (theirs
+pays 0.5, 1.0 and the first); the exact hit is a column of its own, so that no later penalty can hide it
+(theirs tests `reward == 1.0`). Which completions are malformed is decided in `rollouts`, here it is only
+`valid`. As there, a right name without thinking earns nothing in a reasoning prompt.
+
+Legend: R completions, L codebooks (the disambiguation level included).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEAR_MISS = 0.95  # the most that anything but the target itself can earn; from the authors' code
+
+
+def residual_sensitive_reward(path: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Grade each answer by the number of leading codes it shares with its target.
+
+    With m leading codes right, the reward is sqrt(m / L), at most 0.95 unless all are right. The authors'
+    values (0.5, 0.707, 0.866 for L = 4) follow this law; the law itself is ours, read off those values.
+
+    Args:
+        path: (R, L) codes of the answers; rows that are not `valid` may hold anything.
+        target: (R, L) codes of the items that were bought.
+        valid: (R,) bool, false where the completion is malformed or its path is no item.
+
+    Returns:
+        (R,) float32: 1 for a hit, 0 for an answer that is not valid.
+    """
+    num_codebooks = path.shape[1]  # L >= 1 by the layout, so the division is safe
+    matching = (path == target).long().cumprod(dim=1).sum(dim=1)  # (R,) m
+    near = (matching.float() / num_codebooks).sqrt().clamp(max=NEAR_MISS)
+    reward = torch.where(matching == num_codebooks, torch.ones_like(near), near)
+    return torch.where(valid, reward, torch.zeros_like(reward))
+
+
+def exact_hits(path: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Mark the answers that name their target: (R,) float32, 1 for a valid exact hit, else 0.
+
+    Arguments as in `residual_sensitive_reward`.
+    """
+    return ((path == target).all(dim=1) & valid).float()

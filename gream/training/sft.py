@@ -1,0 +1,168 @@
+"""Stage `sft`: supervised fine-tuning on TRL's SFTTrainer, with the loss on the answers only.
+
+One stage serves both halves of GREAM's supervised part: alignment (names, titles, next items) and the
+reasoning curriculum; the recipe's `tasks` say which rows are seen. Rows arrive tokenised, because text
+from data must not be tokenised by the trainer (see `gream.language.prompting`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback
+
+from gream.arguments import StageConfig, input_folder, option
+from gream.artifacts import writing
+from gream.data.store import load_catalogue, load_interactions
+from gream.errors import InputError
+from gream.language.curriculum import Curriculum, build_curriculum
+from gream.language.prompting import Prompter
+from gream.language.reasoning import load_traces
+from gream.language.vocab import load_model, save_model
+from gream.semantic_ids.layout import load_names
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import SFTConfig as TrlConfig
+
+logger = logging.getLogger(__name__)
+
+STAGE = "sft"
+IGNORED = -100  # label of a token that carries no loss
+
+
+@dataclass(kw_only=True)
+class SftConfig(StageConfig):
+    """Settings of `gream sft`."""
+
+    output: str = option("sft", doc="name of the folder that this stage writes inside run_dir")
+    data: str = input_folder("data", doc="folder of the prepared data")
+    sids: str = input_folder("sids", doc="folder of the names")
+    model: str = input_folder("base", doc="folder of the model to start from")
+    traces: str = input_folder("", doc="folder of the reasoning traces; needed by the task `reasoning`")
+    tasks: dict[str, float] = option(
+        {"sequence": 1.0, "next_item": 1.0, "title_to_name": 1.0, "name_to_title": 1.0},
+        doc="passes over the rows of each task in one epoch",
+    )
+    epochs: int = option(1, doc="number of times that the plan of tasks is made anew and trained on")
+    batch_size: int = option(64, doc="rows of one optimiser step on one device")
+    learning_rate: float = option(1e-3, doc="peak learning rate; cosine to zero after the warm-up")
+    warmup_share: float = option(0.05, doc="share of the steps with a rising learning rate")
+    weight_decay: float = option(0.01, doc="weight decay of AdamW")
+    max_history: int = option(20, doc="newest purchases that a prompt shows")
+    max_length: int = option(512, doc="longest row in tokens; a longer one is an error, never cut")
+
+
+CONFIG = SftConfig
+
+
+def run(config: SftConfig) -> None:
+    """Train on the recipe's tasks and write the model."""
+    names = load_names(config.locate("sids"))
+    catalogue = load_catalogue(config.locate("data"))
+    interactions = load_interactions(config.locate("data"))
+    model, tokenizer = load_model(config.locate("model"), names)
+    prompter = Prompter(tokenizer, names, max_history=config.max_history)
+    traces = load_traces(config.locate("traces")) if config.traces else []
+    plans = [
+        build_curriculum(
+            config.tasks, catalogue, interactions, prompter, traces=traces, seed=config.seed + epoch
+        )
+        for epoch in range(config.epochs)
+    ]
+    dataset = rows_dataset([row for plan in plans for row in plan.rows], config.max_length)
+    with writing(
+        config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
+    ) as draft:
+        history = train(model, tokenizer, dataset, config, draft.path / "trainer")
+        save_model(draft.path, model, tokenizer, names)
+        (draft.path / "sft_report.json").write_text(json.dumps(history, indent=2) + "\n")
+        draft.counts.update(
+            rows=len(dataset), tokens=_tokens(dataset), loss=history[-1]["train_loss"], **_task_counts(plans)
+        )
+    logger.info("%s rows, training loss %.3f", len(dataset), history[-1]["train_loss"])
+
+
+def rows_dataset(rows: list[tuple[list[int], list[int]]], max_length: int) -> Dataset:
+    """Turn prompt and answer ids into a dataset whose labels are the answers.
+
+    Raises:
+        InputError: a row is longer than `max_length`; cutting it would teach half a name.
+    """
+    from datasets import Dataset
+
+    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
+    if longest > max_length:
+        raise InputError(
+            f"The longest training row has {longest} tokens, but max_length is {max_length}; "
+            "raise max_length, or lower max_history."
+        )
+    return Dataset.from_dict(
+        {
+            "input_ids": [prompt + answer for prompt, answer in rows],
+            "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in rows],
+        }
+    )
+
+
+def train(
+    model: Any, tokenizer: Any, dataset: Dataset, config: SftConfig, folder: Path
+) -> list[dict[str, float]]:
+    """Run TRL's trainer over the rows once; returns its log, whose last entry has `train_loss`."""
+    from trl import SFTTrainer
+
+    model.train()
+    trainer = SFTTrainer(
+        model=model, args=_trainer_arguments(config, folder), train_dataset=dataset, processing_class=tokenizer
+    )
+    trainer.remove_callback(PrinterCallback)  # the log goes to the report, not to the terminal
+    trainer.train()
+    model.eval()
+    return list(trainer.state.log_history)
+
+
+def _trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
+    from trl import SFTConfig as TrlConfig
+
+    on_cpu = not torch.cuda.is_available()
+    return TrlConfig(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup_share,
+        weight_decay=config.weight_decay,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length",
+        seed=config.seed,
+        use_cpu=on_cpu,
+        bf16=not on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        gradient_checkpointing=False,
+        save_strategy="no",
+        report_to="none",
+        logging_steps=20,
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+
+
+def _task_counts(plans: list[Curriculum]) -> dict[str, int]:
+    return {f"rows_{task}": sum(plan.counts[task] for plan in plans) for task in plans[0].counts}
+
+
+def _tokens(dataset: Dataset) -> int:
+    return sum(len(ids) for ids in dataset["input_ids"])
+
+
+if __name__ == "__main__":
+    from gream.cli import run_module
+
+    run_module(STAGE)
