@@ -1,0 +1,289 @@
+"""Stage `evaluate`: baselines and both modes of the model on the same users, whole catalogue, one report.
+
+Every user of the split is counted unless `max_users` draws some. The rows of the report are `popularity`,
+`item_knn`, `direct_before_srpo`, `direct`, `prm` (direct mode guided by the scorer) and `reasoning`; each
+stands beside the baselines of the same run, and its time is that of its searches alone, loading not counted.
+
+Legend: B users, G chains of a user, N items.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gream import artifacts
+from gream.arguments import StageConfig, input_folder, option
+from gream.data.store import (
+    SPLIT_NAMES,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Case,
+    Interactions,
+    load_catalogue,
+    load_interactions,
+)
+from gream.decoding.recommend import Answer, Engine, Search, load_engine, recommend_many
+from gream.errors import InputError
+from gream.evaluation import metrics, reasoning_quality
+from gream.evaluation.baselines import ItemKNN, Popularity
+from gream.evaluation.examples import draw_examples
+from gream.evaluation.report import write_report
+from gream.language.reasoning import split_chain
+from gream.semantic_ids.layout import Names
+
+STAGE = "evaluate"
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+Recommend = Callable[..., list[Answer]]  # `recommend_many`, or a stand-in with its arguments
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(StageConfig):
+    """Settings of the stage `evaluate`."""
+
+    data: str = input_folder("data", doc="folder written by `gream data`")
+    sids: str = input_folder("sids", doc="folder written by `gream sids`")
+    model: str = input_folder(doc="folder of the model to evaluate, written by `gream sft` or `gream srpo`")
+    before: str = input_folder("", doc="folder of the model before SRPO, for comparison; empty for none")
+    scorer: str = input_folder("", doc="folder written by `gream prm`; empty for none")
+    output: str = option("evaluation", doc="name of the folder that this stage writes inside run_dir")
+    split: str = option("test", doc="purchases to predict, test or validation")
+    max_users: int = option(0, doc="number of users, drawn at random; 0 for all")
+    k: int = option(10, doc="length of the recommended lists")
+    num_beams: int = option(20, doc="prefixes that the search keeps at each level")
+    expand_width: int = option(40, doc="prefixes that the scorer chooses from; no effect without a scorer")
+    rule: str = option("scorer", doc="final order with a scorer: `scorer`, or `sum` with the log-probability")
+    reasoning: bool = option(True, doc="whether to evaluate reasoning mode")
+    num_chains: int = option(4, doc="chains sampled for each user in reasoning mode")
+    max_chain_tokens: int = option(256, doc="tokens after which a chain is closed by force")
+    temperature: float = option(0.7, doc="temperature of the sampled chains")
+    max_history: int = option(20, doc="newest purchases that a prompt shows; as in training")
+    batch_size: int = option(256, doc="users searched at once")
+    engine: str = option("torch", doc="engine that computes probabilities, torch or vllm")
+
+
+CONFIG = EvaluateConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """The questions that every row answers: B cases over N items."""
+
+    cases: list[Case]
+    num_items: int
+    k: int
+    seed: int
+
+    @property
+    def histories(self) -> list[np.ndarray]:
+        """What each user bought before the target, oldest first."""
+        return [case.history for case in self.cases]
+
+    @property
+    def targets(self) -> list[int]:
+        """What each user bought next."""
+        return [case.target for case in self.cases]
+
+    def row(self, lists: Sequence[np.ndarray], seconds: float) -> Row:
+        """Return the metrics of B lists that took `seconds` to make."""
+        row = metrics.summarise(lists, self.targets, num_items=self.num_items, k=self.k, seed=self.seed)
+        seconds = max(seconds, 1e-9)  # a clock without that resolution must not divide by zero
+        row["users_per_second"] = float(f"{len(lists) / seconds:.4g}")
+        row["seconds_per_user"] = float(f"{seconds / len(lists):.4g}")
+        return row
+
+
+def run(config: EvaluateConfig) -> None:
+    """Evaluate, and write report.json, report.md, examples.json and the plots.
+
+    Raises:
+        InputError: settings out of range, an empty split, or folders that do not belong together.
+    """
+    split, searches = _split(config.split), _searches(config)  # wrong settings are told before any work
+    with artifacts.writing(
+        config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
+    ) as draft:
+        data = config.locate("data")
+        catalogue, interactions = load_catalogue(data), load_interactions(data)
+        everyone = interactions.cases(split)
+        cases = draw_cases(everyone, config.max_users, config.seed)
+        exam = Exam(cases, len(catalogue), config.k, config.seed)
+        rows = baseline_rows(exam, purchases_before(interactions, split))
+        if config.before:
+            engine = _load(config, "before", exam)
+            direct = {"direct_before_srpo": searches["direct"]}
+            rows |= model_rows(exam, engine, direct, batch_size=config.batch_size)[0]
+            del engine  # two models at once need not fit
+        engine = _load(config, "model", exam)
+        found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
+        rows |= found
+        report: dict[str, Any] = {
+            "users": len(cases),
+            "users_in_split": len(everyone),
+            "items": exam.num_items,
+            "split": config.split,
+            "k": config.k,
+            "seed": config.seed,
+            **best_reachable(artifacts.read_manifest(data).counts, split),
+            **rows,
+        }
+        examples = draw_examples(cases, answers, catalogue, interactions, engine.names, seed=config.seed)
+        _write(draft, report, examples)
+    logger.info("%d of %d users, %d items ranked for each", len(cases), len(everyone), exam.num_items)
+
+
+def draw_cases(cases: list[Case], max_users: int, seed: int) -> list[Case]:
+    """Return all cases, or `max_users` of them drawn without replacement, in the order of users.
+
+    Raises:
+        InputError: there is no case.
+    """
+    if not cases:
+        raise InputError("The split has no purchase to predict; check the counts of `gream data`.")
+    if not 0 < max_users < len(cases):
+        return cases
+    drawn = np.random.default_rng(seed).choice(len(cases), size=max_users, replace=False)
+    return [cases[i] for i in np.sort(drawn)]
+
+
+def purchases_before(interactions: Interactions, split: int) -> list[np.ndarray]:
+    """Return what the baselines count: of every user all purchases that come before those of `split`.
+
+    For the test split that includes validation purchases, which no model has learnt from; it is what the
+    literature's kNN figures use and favours the baselines.
+    """
+    earlier = {VALIDATION: [TRAIN], TEST: [TRAIN, VALIDATION]}[split]
+    pairs = zip(interactions.sequences, interactions.splits, strict=True)
+    return [items[np.isin(marks, earlier)] for items, marks in pairs]
+
+
+def best_reachable(counts: Mapping[str, Any], split: int) -> dict[str, dict[str, float]]:
+    """Return what the simulator's oracle reaches on the test split, from the data folder's counts.
+
+    Nothing when the data are real, or the split is another one.
+    """
+    prefix = "best_reachable_"
+    found = {name.removeprefix(prefix): value for name, value in counts.items() if name.startswith(prefix)}
+    return {"best_reachable": found} if found and split == TEST else {}
+
+
+def baseline_rows(exam: Exam, sequences: list[np.ndarray]) -> dict[str, Row]:
+    """Return the rows of popularity and item kNN, fitted on `sequences`."""
+    rows = {}
+    baselines = {"popularity": Popularity, "item_knn": ItemKNN}
+    for name, baseline in baselines.items():
+        fitted = baseline(sequences, exam.num_items)
+        started = time.perf_counter()
+        lists = fitted.recommend(exam.histories, exam.k)
+        rows[name] = exam.row(lists, time.perf_counter() - started)
+    return rows
+
+
+def model_rows(
+    exam: Exam,
+    engine: Engine,
+    searches: Mapping[str, Search],
+    *,
+    batch_size: int,
+    recommend: Recommend = recommend_many,
+) -> tuple[dict[str, Row], dict[str, list[Answer]]]:
+    """Return the row and the B answers of every search, by the row's name.
+
+    A reasoning search gets the quality of its chains too, compared with `direct` where that came before.
+    """
+    rows: dict[str, Row] = {}
+    answers: dict[str, list[Answer]] = {}
+    histories = [history.tolist() for history in exam.histories]
+    for name, search in searches.items():
+        started = time.perf_counter()
+        found = recommend(engine, histories, search, batch_size=batch_size)
+        rows[name] = exam.row([a.items for a in found], time.perf_counter() - started)
+        if search.mode == "reasoning":
+            rows[name] |= reasoning_figures(exam, found, engine.names, answers.get("direct"))
+        answers[name] = found
+    return rows, answers
+
+
+def reasoning_figures(
+    exam: Exam, answers: Sequence[Answer], names: Names, direct: Sequence[Answer] | None
+) -> Row:
+    """Return what only reasoning mode has: pass@k of the chains, their cost, and their quality as texts."""
+    num_chains = max(len(a.chains) for a in answers)
+    chains = [split_chain(text) for a in answers for text in a.chains]
+    bought = [{names.spell(i) for i in h.tolist()} for h in exam.histories]
+    owners = [user for user, a in enumerate(answers) for _ in a.chains]
+    tops = [a.chain_tops for a in answers]
+    tokens = sum(a.tokens for a in answers)
+    row: Row = {
+        "num_chains": num_chains,
+        "pass@1": round(metrics.pass_at_k(tops, exam.targets, k=1), 6),
+        "pass@k": round(metrics.pass_at_k(tops, exam.targets, k=num_chains), 6),
+        "tokens_per_user": round(tokens / len(answers), 2),
+        "tokens_per_chain": round(tokens / max(len(chains), 1), 2),  # no chain, no token
+        "well_formed": reasoning_quality.well_formed_rate(chains),
+        "groundedness": reasoning_quality.groundedness(chains, [bought[user] for user in owners]),
+    }
+    if direct is not None:
+        ours, theirs = [a.items for a in answers], [a.items for a in direct]
+        row["agreement"] = reasoning_quality.top_agreement(ours, theirs)
+        row[f"overlap@{exam.k}"] = reasoning_quality.overlap(ours, theirs, k=exam.k)
+    return row
+
+
+def _searches(config: EvaluateConfig) -> dict[str, Search]:
+    direct = Search(
+        k=config.k,
+        num_beams=config.num_beams,
+        rule=config.rule,
+        max_chain_tokens=config.max_chain_tokens,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
+    searches = {"direct": direct}
+    if config.scorer:
+        searches["prm"] = replace(direct, expand_width=config.expand_width)
+    if config.reasoning:
+        searches["reasoning"] = replace(direct, mode="reasoning", num_chains=config.num_chains)
+    return searches
+
+
+def _load(config: EvaluateConfig, model: str, exam: Exam) -> Engine:
+    scorer = config.locate("scorer") if config.scorer and model == "model" else None
+    engine = load_engine(
+        config.locate("sids"),
+        config.locate(model),
+        scorer,
+        engine=config.engine,
+        max_history=config.max_history,
+    )
+    if len(engine.names) != exam.num_items:
+        raise InputError(
+            f"{config.locate('sids')} names {len(engine.names):,} items, but {config.locate('data')} has "
+            f"{exam.num_items:,}; run `gream sids` again on that data."
+        )
+    return engine
+
+
+def _split(name: str) -> int:
+    if name not in SPLIT_NAMES[1:]:
+        raise InputError(f"split is {name!r}; give one of {', '.join(SPLIT_NAMES[1:])}.")
+    return SPLIT_NAMES.index(name)
+
+
+def _write(draft: artifacts.Draft, report: Mapping[str, Any], examples: list[dict[str, Any]]) -> None:
+    write_report(draft.path, report, examples)
+    draft.counts["users"] = report["users"]
+    draft.counts["users_in_split"] = report["users_in_split"]
+    draft.counts["items"] = report["items"]
+    for name, row in report.items():
+        if isinstance(row, dict) and f"recall@{report['k']}" in row:
+            draft.counts[f"{name} recall@{report['k']}"] = row[f"recall@{report['k']}"]

@@ -1,0 +1,288 @@
+"""Show a report to people: report.md with plots and examples, and the same as text for a terminal.
+
+Titles and chains come from data and from a model, so they are escaped for Markdown, where a title may
+hold a pipe, a backtick, HTML or `<a_1>`, and stripped of control characters for the terminal.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+FIGURES_FILE, EXAMPLES_FILE, REPORT_FILE = "report.json", "examples.json", "report.md"
+RECALL_PLOT, COST_PLOT = "recall.png", "cost.png"
+LABELS = {
+    "popularity": "popularity",
+    "item_knn": "item kNN",
+    "direct_before_srpo": "direct, after alignment",
+    "direct": "direct",
+    "prm": "direct with the scorer",
+    "reasoning": "reasoning",
+}
+_COLOURS = {"popularity": "#999999", "item_knn": "#666666", "reasoning": "#d95f02"}
+_WIDTH = 100  # columns of text for the terminal
+_MODEL_COLOUR = "#1f77b4"
+_MARKERS = "osv^D*"  # one for each of the labels
+_ACTIVE = re.compile(r"[\\`*_\[\]|~$]|:(?=//)|(?<=www)\.")  # anywhere in a line, bare links included
+_BLOCK_START = re.compile(r"^(\d*)([#+\-.)=:])")  # only where a line begins: heading, list, rule
+_STEPS = {
+    "evidence": "Evidence",
+    "preference": "Preference",
+    "intent": "Intent",
+    "recommendation": "Recommendation",
+    "rewritten_history": "History without noise",
+}
+_REASONING_FIGURES = {
+    "pass@1": "pass@1: a chain's own first item is right",
+    "pass@k": "pass@k: one of a user's {num_chains} chains is right",
+    "tokens_per_user": "tokens per user",
+    "tokens_per_chain": "tokens per chain",
+    "seconds_per_user": "seconds per user",
+    "well_formed": "chains with all five steps",
+    "groundedness": "cited items that are in the history",
+    "agreement": "users for whom direct mode puts the same item first",
+    "overlap@{k}": "items of the list that direct mode lists too",
+}
+
+
+def write_report(folder: Path, report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> None:
+    """Write report.json, examples.json, report.md and its two plots into `folder`."""
+    for name, content in ((FIGURES_FILE, report), (EXAMPLES_FILE, examples)):
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    _plot_recall(folder / RECALL_PLOT, report)
+    _plot_cost(folder / COST_PLOT, report)
+    (folder / REPORT_FILE).write_text(_markdown(report, examples), encoding="utf-8")
+
+
+def format_evaluation(folder: Path) -> str:
+    """Return what the terminal shows of a finished evaluation: the table, the examples, where the report is."""
+    report, examples = (json.loads((folder / f).read_text("utf-8")) for f in (FIGURES_FILE, EXAMPLES_FILE))
+    return f"{format_table(report)}\n{format_examples(examples)}\nReport: {folder / REPORT_FILE}"
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """Return the main figures of all rows as text for a terminal of 100 columns; report.md has the rest."""
+    k = report["k"]
+    left_out = {f"ndcg@{min(5, k)}", "mrr", "coverage"} - {f"ndcg@{k}"}
+    header, rows = _cells(report)
+    shown = [position for position, name in enumerate(header) if name not in left_out]
+    table = Table(title=_summary(report), title_justify="left", title_style="")
+    table.box, table.pad_edge = box.SIMPLE_HEAD, False
+    for position in shown:
+        table.add_column(header[position], justify="right" if position else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[position] for position in shown))
+    return _rendered(table)
+
+
+def format_examples(examples: Sequence[Mapping[str, Any]], *, length: int = 5) -> str:
+    """Return example customers as text for a terminal: history, chain, list, and what was bought next.
+
+    Args:
+        examples: what `examples.json` holds.
+        length: number of recommendations to show of each list.
+    """
+    return "\n".join(_rendered(Text("\n".join(_example_lines(e, length)))) for e in examples)
+
+
+def format_evaluation(folder: Path) -> str:
+    """Return what a finished evaluation shows in the terminal: table, examples, and where the report is."""
+    report = json.loads((folder / "report.json").read_text())
+    examples = json.loads((folder / "examples.json").read_text())
+    return "\n".join([format_table(report), format_examples(examples), f"Report with plots: {folder / REPORT_FILE}"])
+
+
+def escape_markdown(text: str) -> str:
+    r"""Return text that Markdown shows as it is, on one line: HTML and every active character escaped.
+
+    >>> print(escape_markdown("a|b <a_1>"))
+    a\|b &lt;a\_1&gt;
+    """
+    line = _BLOCK_START.sub(r"\1\\\2", _ACTIVE.sub(r"\\\g<0>", _plain(text)))
+    return html.escape(line, quote=False)
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    users = f"{report['users']:,} of {report['users_in_split']:,} users"
+    text = f"{report['split']} split, {users}, {report['items']:,} items ranked, seed {report['seed']}"
+    best = _best_recall(report)
+    return text if best is None else f"{text}, best reachable recall@{report['k']} {best:.4f}"
+
+
+def _best_recall(report: Mapping[str, Any]) -> float | None:
+    """Return the best recall@k that anyone can reach; known for a simulated shop only."""
+    best: float | None = report.get("best_reachable", {}).get(f"recall@{report['k']}")
+    return best
+
+
+def _rows(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the rows that the report has, by label; `direct` says after what where that can be confused."""
+    labels = dict(LABELS)
+    if "direct_before_srpo" in report:
+        labels["direct"] = "direct, after SRPO"
+    return {label: report[name] for name, label in labels.items() if name in report}
+
+
+def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the cells of the main table."""
+    k = report["k"]
+    shown = [f"{metric}@{cutoff}" for cutoff in sorted({min(5, k), k}) for metric in ("recall", "ndcg")]
+    shown += ["mrr", "coverage", "invalid_rate"]
+    header = ["", *shown, f"95 % of @{k}", "users/s"]
+    rows = []
+    for label, row in _rows(report).items():
+        low, high = row[f"recall@{k}_interval"]
+        figures = [f"{row[name]:.4f}" for name in shown]
+        rows.append([label, *figures, f"{low:.4f}-{high:.4f}", _rate(row["users_per_second"])])
+    return header, rows
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _reasoning_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    row = report.get("reasoning", {})
+    lines = []
+    for name, meaning in _REASONING_FIGURES.items():
+        value = row.get(name.format(k=report["k"]))
+        if value is not None:
+            lines.append((meaning.format(num_chains=row["num_chains"]), f"{value:.4g}"))
+    return lines
+
+
+def _markdown(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
+    header, rows = _cells(report)
+    parts = ["# Evaluation", _summary(report) + ".", _table(header, rows)]
+    parts.append(
+        f"Lists have {report['k']} items; intervals are 95 % by bootstrap over users. Popularity and item "
+        "kNN count all purchases before the predicted one, validation included; no model has learnt from "
+        "those of validation."
+    )
+    parts.append(f"![recall by row]({RECALL_PLOT})\n\n![quality against cost]({COST_PLOT})")
+    reasoning = _reasoning_lines(report)
+    if reasoning:
+        parts += ["## Reasoning", _table(["", "figure"], [list(line) for line in reasoning])]
+    if examples:
+        parts.append("## Example customers")
+        parts += [_example_markdown(number, example) for number, example in enumerate(examples, start=1)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _example_markdown(number: int, example: Mapping[str, Any]) -> str:
+    parts = [f"### Customer {number}: {escape_markdown(example['user_id'])}"]
+    parts.append("Bought, oldest first:\n\n" + "\n".join(f"1. {_title(t)}" for t in example["history"]))
+    for label, text in _chain_steps(example["chain"]):
+        parts.append(f"**{label}.** {escape_markdown(text)}")
+    for name, items in example["lists"].items():
+        lines = [f"1. {_title(i['title'])} ({_figures(i)})" for i in items]
+        parts.append(f"Recommended, {LABELS[name]}:\n\n" + "\n".join(lines))
+    parts.append(f"Bought next: **{_title(example['target'])}**")
+    return "\n\n".join(parts)
+
+
+def _title(title: str) -> str:
+    return escape_markdown(title) or "(no title)"
+
+
+def _figures(item: Mapping[str, Any]) -> str:
+    score = "" if item["score"] is None else f", score {item['score']:.2f}"
+    return f"log-probability {item['logp']:.2f}{score}"
+
+
+def _chain_steps(chain: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return label and text of every step; a chain that is not well formed comes as one text."""
+    if chain is None:
+        return []
+    if not chain["well_formed"]:
+        return [("Chain, not well formed", chain["text"])]
+    return [(label, chain[step]) for step, label in _STEPS.items()]
+
+
+def _example_lines(example: Mapping[str, Any], length: int) -> list[str]:
+    """Return the lines of one example customer for a terminal."""
+    lines = [f"Customer {_plain(example['user_id'])}", "  bought, oldest first:"]
+    lines += [f"    {_plain(title) or '(no title)'}" for title in example["history"]]
+    lines += [f"  {label}: {_plain(text)}" for label, text in _chain_steps(example["chain"])]
+    for name, items in example["lists"].items():
+        lines.append(f"  recommended, {LABELS[name]}:")
+        lines += [
+            f"    {rank}. {_plain(item['title']) or '(no title)'} ({_figures(item)})"
+            for rank, item in enumerate(items[:length], start=1)
+        ]
+    lines.append(f"  bought next: {_plain(example['target']) or '(no title)'}")
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Return one line without control characters, which could move a terminal's cursor or hide text."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _rendered(renderable: Table | Text) -> str:
+    out = io.StringIO()
+    Console(file=out, width=_WIDTH, color_system=None).print(renderable)
+    return out.getvalue()
+
+
+def _plot_recall(path: Path, report: Mapping[str, Any]) -> None:
+    """Draw recall@k of every row as a bar with its 95 % interval."""
+    name = f"recall@{report['k']}"
+    figure = Figure(figsize=(7, 0.6 * len(_rows(report)) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    for label, row in _rows(report).items():
+        low, high = row[f"{name}_interval"]
+        # rounding may put a bound on the wrong side of the mean by its last digit
+        error = [[max(row[name] - low, 0.0)], [max(high - row[name], 0.0)]]
+        axes.barh(label, row[name], xerr=error, color=_colour(label), capsize=3, height=0.6)
+    best = _best_recall(report)
+    if best is not None:
+        axes.axvline(best, color="#333333", linestyle="--", label="best reachable")
+        axes.legend(loc="lower right")
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{name}, 95 % interval over users")
+    _save(figure, path)
+
+
+def _plot_cost(path: Path, report: Mapping[str, Any]) -> None:
+    """Draw recall@k of every row over its seconds per user."""
+    name = f"recall@{report['k']}"
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for (label, row), marker in zip(_rows(report).items(), _MARKERS, strict=False):
+        cost = row["seconds_per_user"]
+        axes.scatter(cost, row[name], s=60, color=_colour(label), marker=marker, label=label)
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0.0)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # labels beside close points would overlap
+    axes.set_xlabel("seconds per user")
+    axes.set_ylabel(name)
+    _save(figure, path)
+
+
+def _colour(label: str) -> str:
+    return next((c for name, c in _COLOURS.items() if LABELS[name] == label), _MODEL_COLOUR)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)  # no window system, and no global state of pyplot
+    figure.savefig(path, dpi=120, metadata={"Software": None})

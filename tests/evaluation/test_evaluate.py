@@ -1,0 +1,213 @@
+"""The stage: rows from scripted answers, no leak into the baselines, and one whole run of a toy model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gream import artifacts
+from gream.data.store import TEST, TRAIN, VALIDATION, Case, Catalogue, Interactions, save_dataset
+from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape, save_scorer
+from gream.decoding.recommend import Answer, Search
+from gream.errors import InputError
+from gream.evaluation import evaluate
+from gream.evaluation.evaluate import EvaluateConfig, Exam
+from gream.evaluation.examples import draw_examples
+from gream.language.vocab import save_model
+from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.layout import Names, save_names
+
+CHAIN = "Evidence: {0}\nPreference: p\nIntent: i\nRecommendation: r\nHistory: {0}"
+
+
+def answer(items: list[int], **chains: Any) -> Answer:
+    logps = -np.arange(1, len(items) + 1, dtype=np.float32)
+    return Answer(np.array(items, dtype=np.int64), logps, None, **chains)
+
+
+@pytest.fixture
+def exam(interactions: Interactions) -> Exam:
+    return Exam(interactions.cases(TEST)[:3], num_items=24, k=5, seed=0)
+
+
+def scripted(answers: dict[str, list[Answer]], asked: list[Any]) -> evaluate.Recommend:
+    """A stand-in for `recommend_many` that answers by mode and notes what it was asked."""
+
+    def recommend(engine: Any, histories: Any, search: Search, *, batch_size: int) -> list[Answer]:
+        asked.append((search.mode, [list(h) for h in histories], batch_size))
+        return answers[search.mode]
+
+    return recommend
+
+
+def test_rows_measure_the_answers_of_each_search(exam: Exam, names: Names) -> None:
+    first, second, third = exam.targets
+    others = [i for i in range(24) if i not in exam.targets]
+    bought = names.spell(int(exam.histories[0][0]))
+    answers = {
+        # hits at places 1 and 3, a miss
+        "direct": [
+            answer([first, *others[:4]]),
+            answer([*others[:2], second, *others[2:4]]),
+            answer(others[:5]),
+        ],
+        # hits at places 1, 1 and a miss; user 2 has a broken chain
+        "reasoning": [
+            answer([first, *others[:4]], chains=[CHAIN.format(bought)] * 2, chain_of=[0] * 5,
+                   chain_tops=[first, others[0]], tokens=30),
+            answer([second, *others[:4]], chains=["nonsense"] * 2, chain_of=[1] * 5,
+                   chain_tops=[others[0], others[1]], tokens=20),
+            answer(others[5:10], chains=[CHAIN.format(bought + "<a_2>")] * 2, chain_of=[0] * 5,
+                   chain_tops=[third, third], tokens=10),
+        ],
+    }  # fmt: skip
+    asked: list[Any] = []
+    searches = {"direct": Search(k=5), "reasoning": Search(k=5, mode="reasoning", num_chains=2)}
+    engine: Any = SimpleNamespace(names=names)
+    rows, found = evaluate.model_rows(
+        exam, engine, searches, batch_size=7, recommend=scripted(answers, asked)
+    )
+    assert rows["direct"]["recall@5"] == pytest.approx(2 / 3, abs=1e-6)
+    assert rows["direct"]["mrr"] == pytest.approx((1 + 1 / 3) / 3, abs=1e-6)
+    assert rows["direct"]["invalid_rate"] == 0.0
+    assert rows["direct"]["users_per_second"] > 0
+    reasoning = rows["reasoning"]
+    assert reasoning["mrr"] == pytest.approx(2 / 3, abs=1e-6)
+    assert reasoning["pass@1"] == pytest.approx((1 / 2 + 0 + 1) / 3, abs=1e-6)
+    assert reasoning["pass@k"] == pytest.approx(2 / 3, abs=1e-6)
+    assert reasoning["tokens_per_user"] == 20.0 and reasoning["tokens_per_chain"] == 10.0
+    assert reasoning["well_formed"] == pytest.approx(4 / 6, abs=1e-6)
+    assert reasoning["agreement"] == pytest.approx(1 / 3, abs=1e-6)  # the first user alone
+    assert found == answers
+    assert asked == [(mode, [h.tolist() for h in exam.histories], 7) for mode in ("direct", "reasoning")]
+
+
+def test_each_chain_is_checked_against_its_own_users_history(exam: Exam, names: Names) -> None:
+    def grounded_by(owner: int) -> float | None:
+        text = CHAIN.format("".join(names.spell(int(i)) for i in exam.histories[owner]))
+        answers = [answer([0], chains=[text if user == 1 else ""], chain_tops=[0]) for user in range(3)]
+        return evaluate.reasoning_figures(exam, answers, names, None)["groundedness"]
+
+    assert grounded_by(1) == 1.0
+    assert grounded_by(0) is not None and grounded_by(0) < 1.0
+
+
+def test_figures_without_direct_mode_have_no_agreement(exam: Exam, names: Names) -> None:
+    answers = [answer([0], chains=[""], chain_tops=[0])] * 3
+    assert "agreement" not in evaluate.reasoning_figures(exam, answers, names, None)
+
+
+def test_baselines_for_test_count_train_and_validation_and_never_the_test_purchase() -> None:
+    shop = Interactions(["u"], [np.array([5, 6, 7, 8])], [np.array([TRAIN, TRAIN, VALIDATION, TEST])])
+    assert evaluate.purchases_before(shop, TEST)[0].tolist() == [5, 6, 7]
+    assert evaluate.purchases_before(shop, VALIDATION)[0].tolist() == [5, 6]
+
+
+def test_users_are_drawn_by_seed_and_stay_in_order(interactions: Interactions) -> None:
+    cases = interactions.cases(TEST)
+    drawn = evaluate.draw_cases(cases, 6, seed=1)
+    users = [case.user for case in drawn]
+    assert len(set(users)) == 6 and users == sorted(users)
+    assert users == [case.user for case in evaluate.draw_cases(cases, 6, seed=1)]
+    assert users != [case.user for case in evaluate.draw_cases(cases, 6, seed=2)]
+
+
+@pytest.mark.parametrize("max_users", [0, 15, 99])
+def test_all_users_are_kept_unless_fewer_are_asked_for(interactions: Interactions, max_users: int) -> None:
+    cases = interactions.cases(TEST)
+    assert evaluate.draw_cases(cases, max_users, seed=0) == cases
+
+
+def test_empty_split_is_an_error() -> None:
+    with pytest.raises(InputError, match="no purchase to predict"):
+        evaluate.draw_cases([], 0, seed=0)
+
+
+def test_best_reachable_comes_from_the_simulators_counts_for_the_test_split_only() -> None:
+    counts = {"users": 9, "best_reachable_recall@10": 0.5, "best_reachable_ndcg@10": 0.3}
+    expected = {"best_reachable": {"recall@10": 0.5, "ndcg@10": 0.3}}
+    assert evaluate.best_reachable(counts, TEST) == expected
+    assert evaluate.best_reachable(counts, VALIDATION) == {}
+    assert evaluate.best_reachable({"users": 9}, TEST) == {}
+
+
+def test_example_shows_the_chain_that_found_the_first_item(
+    catalogue: Catalogue, interactions: Interactions, names: Names
+) -> None:
+    case = Case(user=4, history=np.array([3, 1]), target=9)
+    texts = ["nonsense", CHAIN.format(names.spell(3))]
+    answers = {"reasoning": [answer([9, 2], chains=texts, chain_of=[1, 0], chain_tops=[2, 9])]}
+    [example] = draw_examples([case], answers, catalogue, interactions, names, seed=0)
+    assert example["user_id"] == "user-4"
+    assert example["history"] == [catalogue.titles[3], catalogue.titles[1]]
+    assert example["chain"]["evidence"] == catalogue.titles[3]
+    assert example["chain"]["text"] == texts[1]
+    assert [item["item_id"] for item in example["lists"]["reasoning"]] == ["item-9", "item-2"]
+
+
+def test_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    config = EvaluateConfig(run_dir=str(tmp_path), model="model", split="train")
+    with pytest.raises(InputError, match="give one of validation, test"):
+        evaluate.run(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run_dir(
+    tmp_path: Path,
+    catalogue: Catalogue,
+    interactions: Interactions,
+    names: Names,
+    model_and_tokenizer: tuple[Any, Any],
+) -> Path:
+    """A run up to the evaluation: data, names, a model, the same model as the one before, a scorer."""
+    with artifacts.writing(tmp_path / "data", stage="data", config={}, inputs={}, seed=0) as draft:
+        save_dataset(draft.path, catalogue, interactions)
+        draft.counts["best_reachable_recall@5"] = 0.9
+    for folder in ("sids", "model", "prm"):
+        (tmp_path / folder).mkdir()
+    save_names(tmp_path / "sids", names)
+    save_model(tmp_path / "model", *model_and_tokenizer, names)
+    shape = ScorerShape(hidden_size=8, num_layers=1, num_heads=2)
+    save_scorer(tmp_path / "prm", PrefixPathScorer(TrieConstraint(names), shape), names)
+    return tmp_path
+
+
+def test_toy_model_is_evaluated_in_every_row_with_valid_lists(run_dir: Path) -> None:
+    config = EvaluateConfig(
+        run_dir=str(run_dir), model="model", before="model", scorer="prm", k=5, num_beams=6, expand_width=8,
+        num_chains=2, max_chain_tokens=8, max_history=5, batch_size=8,
+    )  # fmt: skip
+    evaluate.run(config)
+    folder = run_dir / "evaluation"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["users"] == report["users_in_split"] == 15
+    assert report["best_reachable"] == {"recall@5": 0.9}
+    for name in ("popularity", "item_knn", "direct_before_srpo", "direct", "prm", "reasoning"):
+        assert report[name]["invalid_rate"] == 0.0
+        low, high = report[name]["recall@5_interval"]
+        assert low <= report[name]["recall@5"] <= high
+    assert report["direct"]["recall@5"] == report["direct_before_srpo"]["recall@5"]  # one and the same model
+    assert report["reasoning"]["tokens_per_user"] >= 2 * 3
+    examples = json.loads((folder / "examples.json").read_text())
+    assert [set(e["lists"]) for e in examples] == [{"direct", "prm", "reasoning"}] * 3
+    assert all(item["score"] is not None for e in examples for item in e["lists"]["prm"])
+    assert all(e["chain"] is not None for e in examples)
+    for name in ("report.md", "recall.png", "cost.png"):
+        assert (folder / name).is_file()
+    assert artifacts.read_manifest(folder, stage="evaluate").counts["users"] == 15
+
+
+def test_names_of_another_catalogue_are_refused_and_leave_nothing(run_dir: Path, names: Names) -> None:
+    fewer = Names(names.layout, names.codes[:20])
+    save_names(run_dir / "sids", fewer)
+    (run_dir / "model" / "gream.json").write_text(json.dumps({"names": fewer.fingerprint()}))
+    config = EvaluateConfig(run_dir=str(run_dir), model="model", reasoning=False, k=5)
+    with pytest.raises(InputError, match="names 20 items, but .* has 24"):
+        evaluate.run(config)
+    assert not (run_dir / "evaluation").exists()

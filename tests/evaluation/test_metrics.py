@@ -1,0 +1,145 @@
+"""Metrics: small cases worked by hand, properties, and a slow loop on random lists."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gream.errors import InputError
+from gream.evaluation import metrics
+
+# three users over 6 items: found second, found fifth, found nowhere
+LISTS = [np.array([4, 2, 0]), np.array([1, 0, 3, 2, 5]), np.array([0, 1])]
+TARGETS = [2, 5, 4]
+
+
+def test_ranks_count_from_one_and_are_infinite_for_absent_targets() -> None:
+    assert metrics.ranks_of_targets(LISTS, TARGETS).tolist() == [2.0, 5.0, math.inf]
+
+
+def test_rank_of_a_repeated_target_is_its_first_place() -> None:
+    assert metrics.ranks_of_targets([[3, 7, 3, 7]], [7]).tolist() == [2.0]
+
+
+def test_recall_ndcg_and_mrr_of_a_case_worked_by_hand() -> None:
+    ranks = metrics.ranks_of_targets(LISTS, TARGETS)
+    assert metrics.recall(ranks, 1) == 0.0
+    assert metrics.recall(ranks, 4) == pytest.approx(1 / 3)
+    assert metrics.recall(ranks, 5) == pytest.approx(2 / 3)
+    # 1 / log2(3) for the second place, 1 / log2(6) for the fifth
+    assert metrics.ndcg(ranks, 5) == pytest.approx((1 / math.log2(3) + 1 / math.log2(6)) / 3)
+    assert metrics.ndcg(ranks, 4) == pytest.approx(1 / math.log2(3) / 3)
+    assert metrics.mrr(ranks) == pytest.approx((1 / 2 + 1 / 5) / 3)
+
+
+def test_user_with_an_empty_list_counts_as_a_miss() -> None:
+    ranks = metrics.ranks_of_targets([[], [9]], [3, 9])
+    assert metrics.recall(ranks, 10) == 0.5
+
+
+def test_lists_and_targets_of_different_number_raise() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        metrics.ranks_of_targets([[1], [2]], [1])
+
+
+def test_no_user_is_an_error_that_says_where_to_look() -> None:
+    with pytest.raises(InputError, match="split is empty"):
+        metrics.recall(np.zeros(0), 5)
+    with pytest.raises(InputError, match="split is empty"):
+        metrics.bootstrap_intervals(np.zeros((0, 2)), seed=0)
+
+
+def test_coverage_counts_distinct_real_items_of_the_first_places() -> None:
+    # within the first two places: 4, 2, 1, 0 of eight items; 99 is no item
+    lists = [[4, 2, 7], [1, 0, 6], [2, 99]]
+    assert metrics.coverage(lists, num_items=8, k=2) == 0.5
+
+
+def test_invalid_places_are_unreal_repeated_or_empty() -> None:
+    # of 3 x 4 places: one unreal, one negative, one repetition, two empty
+    lists = [[0, 1, 2, 99], [-1, 3, 3, 0], [5, 4]]
+    assert metrics.invalid_rate(lists, num_items=6, k=4) == pytest.approx(5 / 12)
+
+
+def test_invalid_rate_is_exactly_zero_for_full_real_lists() -> None:
+    assert metrics.invalid_rate([[0, 1, 2], [2, 0, 1]], num_items=3, k=10) == 0.0
+
+
+def test_pass_at_k_of_all_answers_is_the_share_of_users_with_a_hit() -> None:
+    answers = [[1, 2, 3], [4, 4, 4], [5, 6, 5]]
+    assert metrics.pass_at_k(answers, [3, 9, 5], k=3) == pytest.approx(2 / 3)
+
+
+def test_pass_at_one_is_the_mean_share_of_right_answers() -> None:
+    answers = [[1, 2, 3], [4, 4, 4], [5, 6, 5]]
+    assert metrics.pass_at_k(answers, [3, 9, 5], k=1) == pytest.approx((1 / 3 + 0 + 2 / 3) / 3)
+
+
+def test_pass_at_two_of_four_worked_by_hand() -> None:
+    # one right of four: 3 of the 6 pairs hold it
+    assert metrics.pass_at_k([[7, 1, 2, 3]], [7], k=2) == pytest.approx(0.5)
+
+
+def test_user_without_answers_does_not_pass() -> None:
+    assert metrics.pass_at_k([[], [3]], [1, 3], k=2) == 0.5
+
+
+def test_intervals_hold_the_mean_and_narrow_with_more_users() -> None:
+    rng = np.random.default_rng(0)
+    few, many = (rng.random((size, 3)) < 0.3 for size in (50, 5000))
+    narrow = metrics.bootstrap_intervals(many.astype(float), seed=1)
+    wide = metrics.bootstrap_intervals(few.astype(float), seed=1)
+    assert narrow.shape == (3, 2)
+    assert ((narrow[:, 0] < many.mean(0)) & (many.mean(0) < narrow[:, 1])).all()
+    # ten times narrower with a hundred times the users; 1,000 resamples know the bounds to about 10 %
+    assert np.diff(wide).mean() / np.diff(narrow).mean() == pytest.approx(10, rel=0.3)
+
+
+def test_interval_of_a_share_matches_the_normal_approximation() -> None:
+    values = np.repeat([1.0, 0.0], [300, 700])[:, None]
+    [[low, high]] = metrics.bootstrap_intervals(values, seed=4)
+    half = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
+    # the quantiles of 1,000 resamples have a standard error of about 0.001
+    assert (low, high) == pytest.approx((0.3 - half, 0.3 + half), abs=4e-3)
+
+
+def test_same_seed_gives_the_same_intervals_and_another_gives_others() -> None:
+    values = np.random.default_rng(2).random((40, 2))
+    first, again, other = (metrics.bootstrap_intervals(values, seed=s) for s in (7, 7, 8))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_summary_has_every_figure_with_its_interval() -> None:
+    row = metrics.summarise(LISTS, TARGETS, num_items=6, k=10, seed=0)
+    figures = {"recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr"}
+    assert set(row) == figures | {f"{f}_interval" for f in figures} | {"invalid_rate", "coverage"}
+    assert row["recall@5"] == pytest.approx(2 / 3, abs=1e-6)
+    assert row["coverage"] == 1.0
+    assert row["invalid_rate"] == pytest.approx(1 - 10 / 18)  # six places for each, as there are six items
+
+
+def test_summary_ignores_what_stands_behind_place_k() -> None:
+    row = metrics.summarise(LISTS, TARGETS, num_items=6, k=3, seed=0)
+    assert "recall@5" not in row
+    assert row["recall@3"] == pytest.approx(1 / 3, abs=1e-6)
+    assert row["mrr"] == pytest.approx(1 / 6, abs=1e-6)
+
+
+@given(st.lists(st.permutations(range(7)), min_size=1, max_size=5), st.integers(0, 6), st.integers(1, 7))
+def test_metrics_agree_with_a_slow_loop(lists: list[list[int]], target: int, k: int) -> None:
+    ranks = metrics.ranks_of_targets(lists, [target] * len(lists))
+    recall = ndcg = mrr = 0.0
+    for items in lists:
+        for place, item in enumerate(items):
+            if item == target:
+                mrr += 1 / (place + 1)
+                if place < k:
+                    recall += 1
+                    ndcg += 1 / math.log2(place + 2)
+    expected = [value / len(lists) for value in (recall, ndcg, mrr)]
+    assert [metrics.recall(ranks, k), metrics.ndcg(ranks, k), metrics.mrr(ranks)] == pytest.approx(expected)
