@@ -1,0 +1,1 @@
+"""How gream is used from other programs: an HTTP service over one loaded recommender."""
