@@ -120,9 +120,7 @@ def read_manifest(folder: Path, *, stage: str | None = None) -> Manifest:
     return manifest
 
 
-def is_current(
-    folder: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path]
-) -> bool:
+def is_current(folder: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path]) -> bool:
     """Say whether `folder` is what this stage would write now: same config, same inputs, all files there."""
     if not (folder / MANIFEST).is_file():
         return False

@@ -36,12 +36,8 @@ def interactions() -> Interactions:
     """15 users with 4 to 9 different items each; the last two are validation and test."""
     rng = np.random.default_rng(3)
     sequences = [rng.permutation(NUM_ITEMS)[: 4 + user % 6].astype(np.int64) for user in range(NUM_USERS)]
-    splits = [
-        np.asarray([TRAIN] * (len(s) - 2) + [VALIDATION, TEST], dtype=np.int8) for s in sequences
-    ]
-    return Interactions(
-        user_ids=[f"user-{u}" for u in range(NUM_USERS)], sequences=sequences, splits=splits
-    )
+    splits = [np.asarray([TRAIN] * (len(s) - 2) + [VALIDATION, TEST], dtype=np.int8) for s in sequences]
+    return Interactions(user_ids=[f"user-{u}" for u in range(NUM_USERS)], sequences=sequences, splits=splits)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gream.arguments import StageConfig, describe, input_files, input_folder, load_config, option, parse_overrides
+from gream.arguments import (
+    StageConfig,
+    describe,
+    input_files,
+    input_folder,
+    load_config,
+    option,
+    parse_overrides,
+)
 from gream.errors import InputError
 
 
@@ -39,7 +47,9 @@ def test_a_text_setting_is_taken_as_it_stands() -> None:
 
 def test_all_unknown_keys_are_told_at_once_with_the_nearest_known(tmp_path: Path) -> None:
     file = _write(tmp_path, "rat: 1\nwhat: 2\n")
-    with pytest.raises(InputError, match=r"s\.yaml: unknown key `rat` \(did you mean `rate`\?\); unknown key `what`"):
+    with pytest.raises(
+        InputError, match=r"s\.yaml: unknown key `rat` \(did you mean `rate`\?\); unknown key `what`"
+    ):
         load_config(_Config, file)
 
 

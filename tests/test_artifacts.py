@@ -26,7 +26,10 @@ def test_a_finished_folder_has_its_manifest(tmp_path: Path) -> None:
 
 def test_a_stage_that_fails_leaves_nothing_and_keeps_the_old_folder(tmp_path: Path) -> None:
     _write(tmp_path / "out", text="old")
-    with pytest.raises(RuntimeError), writing(tmp_path / "out", stage="text", config={}, inputs={}, seed=0) as draft:
+    with (
+        pytest.raises(RuntimeError),
+        writing(tmp_path / "out", stage="text", config={}, inputs={}, seed=0) as draft,
+    ):
         (draft.path / "file.txt").write_text("half")
         raise RuntimeError
     assert (tmp_path / "out" / "file.txt").read_text() == "old"

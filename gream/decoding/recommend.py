@@ -119,7 +119,9 @@ def recommend_many(
     """Recommend for many users, in their order.
 
     Args:
+        engine: what `load_engine` gave.
         histories: dense item ids of each user, oldest first.
+        search: settings of the search.
         allowed: (B, N) bool, the items that may be recommended to each user; None allows all.
         batch_size: prompts of one search (a user has one for each chain); the engine may split them further.
 

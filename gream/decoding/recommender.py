@@ -80,7 +80,9 @@ class Recommender:
         run = Path(run)
         path = run / RUN_FILE
         if not path.is_file():
-            raise InputError(f"{run} is no finished run: {RUN_FILE} is missing; run `gream run RECIPE` to its end.")
+            raise InputError(
+                f"{run} is no finished run: {RUN_FILE} is missing; run `gream run RECIPE` to its end."
+            )
         settings = json.loads(path.read_text())
         loaded = load_engine(
             run / settings["sids"],
@@ -125,7 +127,12 @@ class Recommender:
         """
         items = self.catalogue.lookup(list(history), "the history")
         search = replace(
-            self.search, k=k, mode=mode, num_chains=num_chains, expand_width=expand_width, seed=seed,
+            self.search,
+            k=k,
+            mode=mode,
+            num_chains=num_chains,
+            expand_width=expand_width,
+            seed=seed,
             num_beams=max(self.search.num_beams, k),
         )
         allowed = torch.ones(1, len(self.catalogue), dtype=torch.bool)

@@ -21,6 +21,8 @@ from gream.decoding.backend import check_prompts
 from gream.errors import InputError
 
 _MASKED_ATTENTION = ("sdpa", "eager")  # these take any mask; flash attention knows causal ones only
+# Free text adds one position a step to each prompt, where a search adds one for every beam: more fit at once.
+_WRITERS = 4
 
 
 class TorchBackend:
@@ -68,7 +70,7 @@ class TorchBackend:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _evaluating(self.model), torch.inference_mode():
             torch.manual_seed(seed)
-            for rows in _batches(prompts, self.batch_size):
+            for rows in _batches(prompts, _WRITERS * self.batch_size):
                 tokens, mask = _left_padded([prompts[row] for row in rows], self.pad_token_id, device)
                 output = generate(
                     tokens,

@@ -108,9 +108,7 @@ class ItemKNN:
         return sparse.csr_array((self.decay**ages, cells), shape=(len(newest), self.num_items))
 
 
-def _co_occurrence(
-    sequences: Sequences, num_items: int, *, window: int, backward: float
-) -> sparse.csr_array:
+def _co_occurrence(sequences: Sequences, num_items: int, *, window: int, backward: float) -> sparse.csr_array:
     """Sum 1 / distance over pairs of different items at most `window` apart: (N, N), row bought first."""
     items = _flat(sequences)  # (T,)
     users = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])  # (T,)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import io
 import json
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,9 +68,11 @@ def write_report(folder: Path, report: Mapping[str, Any], examples: Sequence[Map
 
 
 def format_evaluation(folder: Path) -> str:
-    """Return what the terminal shows of a finished evaluation: the table, the examples, where the report is."""
+    """Return what a finished evaluation shows in the terminal: table, examples, and where the report is."""
     report, examples = (json.loads((folder / f).read_text("utf-8")) for f in (FIGURES_FILE, EXAMPLES_FILE))
-    return f"{format_table(report)}\n{format_examples(examples)}\nReport: {folder / REPORT_FILE}"
+    return "\n".join(
+        [format_table(report), format_examples(examples), f"Report with plots: {folder / REPORT_FILE}"]
+    )
 
 
 def format_table(report: Mapping[str, Any]) -> str:
@@ -97,13 +98,6 @@ def format_examples(examples: Sequence[Mapping[str, Any]], *, length: int = 5) -
         length: number of recommendations to show of each list.
     """
     return "\n".join(_rendered(Text("\n".join(_example_lines(e, length)))) for e in examples)
-
-
-def format_evaluation(folder: Path) -> str:
-    """Return what a finished evaluation shows in the terminal: table, examples, and where the report is."""
-    report = json.loads((folder / "report.json").read_text())
-    examples = json.loads((folder / "examples.json").read_text())
-    return "\n".join([format_table(report), format_examples(examples), f"Report with plots: {folder / REPORT_FILE}"])
 
 
 def escape_markdown(text: str) -> str:

@@ -20,6 +20,7 @@ from gream.language.prompting import Prompter
 from gream.language.reasoning import Trace, reasoning_row
 
 REASONING = "reasoning"
+_BATCHES_IN_A_WINDOW = 50
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ def build_curriculum(
     """Make and shuffle the rows of all tasks.
 
     Args:
+        catalogue: gives the titles.
+        interactions: gives the purchases; only the training part is used.
+        prompter: writes prompts and answers as token ids.
+        seed: seed of places, draws and order.
         passes: task to number of passes; tasks are those of `alignment.TASKS` and `reasoning`.
         traces: what the `reasoning` task teaches.
 
@@ -67,6 +72,25 @@ def build_curriculum(
         raise InputError("The tasks give no training row at all; raise their number of passes in `tasks`.")
     order = rng.permutation(len(rows))
     return Curriculum([rows[i] for i in order], counts)
+
+
+def group_by_length(rows: Sequence[Row], batch_size: int, *, seed: int) -> list[Row]:
+    """Reorder rows so that each batch of `batch_size` consecutive rows has like lengths.
+
+    Within windows of fifty batches rows are sorted by length and cut into batches, and the batches are
+    shuffled. The library's own sampler leaves them sorted: since a task's rows have like lengths, that trains
+    one task after the other in every window, and each forgets the one before.
+    """
+    rng = np.random.default_rng(seed)
+    window = _BATCHES_IN_A_WINDOW * batch_size
+    ordered: list[Row] = []
+    for start in range(0, len(rows), window):
+        by_length = sorted(rows[start : start + window], key=lambda row: len(row[0]) + len(row[1]))
+        whole = len(by_length) // batch_size
+        for batch in rng.permutation(whole):
+            ordered += by_length[batch * batch_size : (batch + 1) * batch_size]
+        ordered += by_length[whole * batch_size :]  # a last batch that is not full stays last
+    return ordered
 
 
 def _passes(

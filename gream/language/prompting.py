@@ -114,10 +114,12 @@ class Prompter:
 
     def encode(self, rendered: str) -> list[int]:
         """Tokenise rendered text: trusted parts with the added vocabulary, fenced parts without it."""
+        # A space before fenced text goes inside: most tokenizers spell a word with the space before it.
+        moved = rendered.replace(f" {_OPEN}", f"{_OPEN} ")
         ids: list[int] = []
-        for part in rendered.split(_OPEN):
+        for part in moved.split(_OPEN):
             fenced, closed, trusted = part.rpartition(_CLOSE)
-            if closed and fenced:
+            if closed and fenced.strip():
                 ids += self.data(fenced)
             if trusted:
                 ids += self.tokenizer.encode(trusted, add_special_tokens=False)
@@ -130,9 +132,7 @@ class Prompter:
 
     def _turn(self, template: str, **variables: Any) -> str:
         message = {"role": "user", "content": render(template, **variables)}
-        text: str = self.tokenizer.apply_chat_template(
-            [message], tokenize=False, add_generation_prompt=True
-        )
+        text: str = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         return text
 
 
@@ -155,7 +155,9 @@ def _fence(value: Any) -> Any:
         return _OPEN + value.replace(_OPEN, "").replace(_CLOSE, "") + _CLOSE
     if isinstance(value, (list, tuple)):
         return [_fence(v) for v in value]
-    raise TypeError(f"A template variable must be text, a name or a list of them, not {type(value).__name__}.")
+    raise TypeError(
+        f"A template variable must be text, a name or a list of them, not {type(value).__name__}."
+    )
 
 
 @lru_cache(maxsize=64)

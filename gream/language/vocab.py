@@ -53,7 +53,9 @@ class VocabConfig(StageConfig):
 
     output: str = option("base", doc="name of the folder that this stage writes inside run_dir")
     sids: str = input_folder("sids", doc="folder of the names")
-    text: str = input_folder("text", doc="folder of the item texts; the small model's tokenizer learns from them")
+    text: str = input_folder(
+        "text", doc="folder of the item texts; the small model's tokenizer learns from them"
+    )
     base_model: str = option("", doc="name or folder of a causal language model; empty builds a small one")
     hidden_size: int = option(128, doc="width of the small model")
     num_layers: int = option(4, doc="layers of the small model")
@@ -236,13 +238,14 @@ def load_tokenizer(folder: Path, names: Names) -> Any:
     marker = folder / MODEL_FILE
     if not marker.is_file():
         raise InputError(
-            f"{folder} is no model of gream: {MODEL_FILE} is missing; run `gream vocab` first, or correct the path."
+            f"{folder} is no model of gream: {MODEL_FILE} is missing; "
+            "run `gream vocab` first, or correct the path."
         )
     made_for = json.loads(marker.read_text())["names"]
     if made_for != names.fingerprint():
         raise InputError(
             f"{folder} was made for other names ({made_for}) than these ({names.fingerprint()}); "
-            "run `gream vocab` and the training stages again with these names, or give the names it was made for."
+            "run `gream vocab` and the training again with these names, or give the names it was made for."
         )
     return AutoTokenizer.from_pretrained(folder)
 
@@ -257,7 +260,9 @@ def _pretrained(base_model: str) -> tuple[Any, Any]:
             "give a model folder with safetensors, or a name that can be downloaded."
         ) from error
     if tokenizer.chat_template is None:
-        raise InputError(f"base_model {base_model!r} has no chat template; choose an instruction-tuned model.")
+        raise InputError(
+            f"base_model {base_model!r} has no chat template; choose an instruction-tuned model."
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

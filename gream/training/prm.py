@@ -298,3 +298,9 @@ def _draw(cases: list[Case], count: int, seed: int) -> list[Case]:
         return cases
     chosen = np.random.default_rng(seed).choice(len(cases), size=count, replace=False)
     return [cases[i] for i in sorted(chosen)]
+
+
+if __name__ == "__main__":
+    from gream.cli import run_module
+
+    run_module(STAGE)

@@ -21,7 +21,7 @@ from gream.arguments import StageConfig, input_folder, option
 from gream.artifacts import writing
 from gream.data.store import load_catalogue, load_interactions
 from gream.errors import InputError
-from gream.language.curriculum import Curriculum, build_curriculum
+from gream.language.curriculum import Curriculum, build_curriculum, group_by_length
 from gream.language.prompting import Prompter
 from gream.language.reasoning import load_traces
 from gream.language.vocab import load_model, save_model
@@ -76,7 +76,8 @@ def run(config: SftConfig) -> None:
         )
         for epoch in range(config.epochs)
     ]
-    dataset = rows_dataset([row for plan in plans for row in plan.rows], config.max_length)
+    rows = [row for plan in plans for row in plan.rows]
+    dataset = rows_dataset(group_by_length(rows, config.batch_size, seed=config.seed), config.max_length)
     with writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
@@ -119,7 +120,10 @@ def train(
 
     model.train()
     trainer = SFTTrainer(
-        model=model, args=_trainer_arguments(config, folder), train_dataset=dataset, processing_class=tokenizer
+        model=model,
+        args=_trainer_arguments(config, folder),
+        train_dataset=dataset,
+        processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)  # the log goes to the report, not to the terminal
     trainer.train()
@@ -141,7 +145,7 @@ def _trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
         weight_decay=config.weight_decay,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",  # the rows are in training order
         seed=config.seed,
         use_cpu=on_cpu,
         bf16=not on_cpu,

@@ -44,13 +44,27 @@ def example(title: str = "Lamp", steps: dict[str, Any] | None = None) -> dict[st
 @pytest.fixture
 def report() -> dict[str, Any]:
     reasoning = {
-        "num_chains": 4, "pass@1": 0.12, "pass@k": 0.34, "tokens_per_user": 210.5, "tokens_per_chain": 52.6,
-        "well_formed": 0.98, "groundedness": None, "agreement": 0.7, "overlap@10": 0.81,
+        "num_chains": 4,
+        "pass@1": 0.12,
+        "pass@k": 0.34,
+        "tokens_per_user": 210.5,
+        "tokens_per_chain": 52.6,
+        "well_formed": 0.98,
+        "groundedness": None,
+        "agreement": 0.7,
+        "overlap@10": 0.81,
     }
     return {
-        "users": 20, "users_in_split": 3000, "items": 400, "split": "test", "k": 10, "seed": 5,
+        "users": 20,
+        "users_in_split": 3000,
+        "items": 400,
+        "split": "test",
+        "k": 10,
+        "seed": 5,
         "best_reachable": {"recall@10": 0.6123, "ndcg@10": 0.4},
-        "popularity": row(0.05, 1e-5), "item_knn": row(0.15, 1e-4), "direct": row(0.25, 0.01),
+        "popularity": row(0.05, 1e-5),
+        "item_knn": row(0.15, 1e-4),
+        "direct": row(0.25, 0.01),
         "reasoning": row(0.27, 0.2) | reasoning,
     }
 
@@ -155,4 +169,4 @@ def test_terminal_shows_table_examples_and_the_place_of_the_report(
     text = format_evaluation(tmp_path)
     assert text.startswith(format_table(report))
     assert format_examples(examples) in text
-    assert text.endswith(f"Report: {tmp_path / 'report.md'}")
+    assert text.endswith(f"Report with plots: {tmp_path / 'report.md'}")

@@ -7,8 +7,14 @@ import pytest
 
 from gream.data.store import TEST, TRAIN, VALIDATION, Catalogue, Interactions
 from gream.errors import InputError
-from gream.language.alignment import TASKS, name_to_title_rows, next_item_rows, sequence_rows, title_to_name_rows
-from gream.language.curriculum import build_curriculum
+from gream.language.alignment import (
+    TASKS,
+    name_to_title_rows,
+    next_item_rows,
+    sequence_rows,
+    title_to_name_rows,
+)
+from gream.language.curriculum import build_curriculum, group_by_length
 from gream.language.prompting import Prompter
 
 
@@ -38,7 +44,10 @@ def test_sequence_row_answers_with_the_training_part(prompter: Prompter) -> None
 def test_long_sequence_is_cut_into_pieces_that_share_one_purchase(prompter: Prompter) -> None:
     rows = sequence_rows(_interactions([[*range(12), 20, 21]]), prompter)  # prompts show five
     pieces = [[p for p in _names(answer, prompter)] for _, answer in rows]
-    spelled = [[tuple(prompter.name_ids(i)) for i in piece] for piece in ([0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10], [10, 11])]
+    spelled = [
+        [tuple(prompter.name_ids(i)) for i in piece]
+        for piece in ([0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10], [10, 11])
+    ]
     assert pieces == spelled
 
 
@@ -92,7 +101,24 @@ def test_same_seed_gives_the_same_plan_and_another_seed_another(
     ],
 )
 def test_wrong_tasks_are_refused(
-    tasks: dict[str, float], message: str, catalogue: Catalogue, interactions: Interactions, prompter: Prompter
+    tasks: dict[str, float],
+    message: str,
+    catalogue: Catalogue,
+    interactions: Interactions,
+    prompter: Prompter,
 ) -> None:
     with pytest.raises(InputError, match=message):
         build_curriculum(tasks, catalogue, interactions, prompter)
+
+
+def test_batches_have_like_lengths_and_every_row_is_kept_once() -> None:
+    """Rows of 1 to 90 tokens, each once, in batches of 8; the last has 2 rows."""
+    rng = np.random.default_rng(0)
+    rows = [([0] * int(n), [1]) for n in rng.permutation(90)]
+    ordered = group_by_length(rows, 8, seed=1)
+    lengths = [len(prompt) for prompt, _ in ordered]
+    assert sorted(lengths) == list(range(90))
+    batches = [lengths[i : i + 8] for i in range(0, 90, 8)]
+    assert all(max(b) - min(b) == len(b) - 1 for b in batches)
+    assert [min(b) for b in batches] != sorted(min(b) for b in batches)
+    assert len(batches[-1]) == 2

@@ -1,0 +1,178 @@
+"""The `gream` command: a word for each stage, `run` for a recipe, `recommend` and `serve` for its use.
+
+A user's mistake (`InputError`) is one sentence and exit code 2; everything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from gream.arguments import StageConfig, describe, load_config, parse_overrides
+from gream.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_USAGE = """usage: gream run RECIPE [--key value ...]
+       gream STAGE --config FILE [--key value ...]
+       gream recommend RUN (--history ID,ID | --user ID) [--mode reasoning] [--k 10] [--engine vllm]
+       gream serve RUN [--port 8000] [--engine vllm]
+
+stages, in the order of a recipe:
+  data        purchases and items from files or the simulator, cleaned and split
+  text        one text for each item
+  embed       one vector for each item
+  sids        names: a few codes for each item
+  vocab       a language model that knows the item tokens
+  synthesize  reasoning traces for training
+  sft         supervised fine-tuning: alignment and reasoning
+  srpo        reinforcement learning with a verifiable reward
+  prm         the scorer that guides the search
+  evaluate    report.json, report.md and plots
+
+`gream STAGE --help` lists a stage's settings. A setting given as --key value wins over the file.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _quiet_libraries()
+    try:
+        with _plain_log():
+            return _dispatch(words)
+    except InputError as error:
+        print(f"gream: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gream: stopped; the same command goes on after the last finished stage.", file=sys.stderr)
+        return 130
+
+
+def run_module(stage: str) -> None:
+    """Run one stage as `python -m gream.training.sft --config FILE`, the form that accelerate launches."""
+    sys.exit(main([stage, *sys.argv[1:]]))
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        from gream import __version__
+
+        print(__version__)
+        return 0
+    command, rest = words[0], words[1:]
+    commands: dict[str, Callable[[list[str]], int]] = {"run": _run, "recommend": _recommend, "serve": _serve}
+    if command in commands:
+        return commands[command](rest)
+    return _stage(command, rest)
+
+
+def _stage(stage: str, words: list[str]) -> int:
+    from gream.pipeline import STAGES, report_stage, stage_module
+
+    if stage not in STAGES:
+        raise InputError(
+            f"`{stage}` is no command of gream; known: run, recommend, serve, {', '.join(STAGES)}."
+        )
+    module = stage_module(stage)
+    if _asks_for_help(words, module.CONFIG, f"gream {stage} --config FILE"):
+        return 0
+    config = load_config(module.CONFIG, *_file_and_overrides(words, module.CONFIG))
+    module.run(config)
+    report_stage(config)
+    return 0
+
+
+def _run(words: list[str]) -> int:
+    from gream.pipeline import run_recipe
+
+    recipe, rest = _place(words, "a recipe's folder, such as recipes/demo", "gream run RECIPE", StageConfig)
+    if recipe is None:
+        return 0
+    run_dir, last = run_recipe(Path(recipe), parse_overrides(rest))
+    report = last.output_path / "report.json"
+    if report.is_file():
+        from gream.evaluation.report import format_evaluation
+
+        print(format_evaluation(last.output_path))
+    print(f"Try: gream recommend {run_dir} --user USER --mode reasoning, or: gream serve {run_dir}")
+    return 0
+
+
+def _recommend(words: list[str]) -> int:
+    from gream.decoding.recommender import RecommendConfig, format_recommendations, recommend_once
+
+    run, rest = _place(words, "a run's folder, such as runs/demo", "gream recommend RUN", RecommendConfig)
+    if run is None:
+        return 0
+    config = load_config(RecommendConfig, None, {"run_dir": run, **parse_overrides(rest, RecommendConfig)})
+    print(format_recommendations(*recommend_once(config)))
+    return 0
+
+
+def _serve(words: list[str]) -> int:
+    from gream.serving.app import ServeConfig, run
+
+    place, rest = _place(words, "a run's folder, such as runs/demo", "gream serve RUN", ServeConfig)
+    if place is None:
+        return 0
+    run(load_config(ServeConfig, None, {"run_dir": place, **parse_overrides(rest, ServeConfig)}))
+    return 0
+
+
+def _place(words: list[str], what: str, usage: str, cls: type[StageConfig]) -> tuple[str | None, list[str]]:
+    """Take the folder that a command needs; None after printing the help."""
+    if _asks_for_help(words, cls, usage):
+        return None, []
+    if not words or words[0].startswith("--"):
+        raise InputError(f"`{usage}` needs {what}.")
+    return words[0], words[1:]
+
+
+def _asks_for_help(words: list[str], cls: type[StageConfig], usage: str) -> bool:
+    if not {"-h", "--help"} & set(words):
+        return False
+    print(f"usage: {usage} [--key value ...]\n\nsettings:\n{describe(cls)}")
+    return True
+
+
+def _file_and_overrides(words: list[str], cls: type[StageConfig]) -> tuple[Path | None, dict[str, object]]:
+    values = parse_overrides(words, cls)
+    file = values.pop("config", None)
+    return (Path(str(file)) if file is not None else None), values
+
+
+def _quiet_libraries() -> None:
+    """Set what the libraries read when they are imported; a value of the user's own wins."""
+    # Idle OpenMP threads that spin make a busy machine ten times slower; sleeping costs nothing elsewhere.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextlib.contextmanager
+def _plain_log() -> Iterator[None]:
+    """Print gream's own log lines as they are while a command runs."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    packages = [logging.getLogger(name) for name in ("gream", "data_synthesis")]
+    for package in packages:
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for package in packages:
+            package.removeHandler(handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

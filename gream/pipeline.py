@@ -1,0 +1,125 @@
+"""The order of the stages, and `gream run RECIPE`: run what is not current, skip the rest.
+
+A recipe is a folder of YAML files, `1-data.yaml`, `2-text.yaml`, `5-sft-alignment.yaml`: the number gives
+the order, the first word the stage. Every file also works alone with `gream STAGE --config FILE`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gream.arguments import StageConfig, load_config
+from gream.artifacts import is_current, read_manifest
+from gream.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+STAGES = {
+    "data": "gream.data.prepare",
+    "text": "gream.semantic_ids.item_text",
+    "embed": "gream.semantic_ids.embed",
+    "sids": "gream.semantic_ids.build",
+    "vocab": "gream.language.vocab",
+    "synthesize": "data_synthesis.traces",
+    "sft": "gream.training.sft",
+    "srpo": "gream.training.srpo",
+    "prm": "gream.training.prm",
+    "evaluate": "gream.evaluation.evaluate",
+}
+_FILE = re.compile(r"(\d+)-([a-z]+)(-[a-z0-9-]+)?\.yaml")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe, ready to run."""
+
+    file: Path
+    stage: str
+    config: StageConfig
+
+    @property
+    def title(self) -> str:
+        """What the terminal shows: the file's name without its number."""
+        return self.file.stem.partition("-")[2]
+
+
+def stage_module(stage: str) -> ModuleType:
+    """Import the module of a stage; only here, so that `gream --help` imports no torch."""
+    return importlib.import_module(STAGES[stage])
+
+
+def read_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> list[Step]:
+    """Read and check every YAML file of a recipe, in the order of their numbers.
+
+    Args:
+        folder: the recipe.
+        overrides: settings that win in every file, such as `run_dir`.
+
+    Raises:
+        InputError: no such folder, no numbered file, a file of an unknown stage, a mistake in a file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give a recipe's folder, such as recipes/demo.")
+    matches = [(m, path) for path in folder.glob("*.yaml") if (m := _FILE.fullmatch(path.name))]
+    if not matches:
+        raise InputError(f"{folder} holds no numbered YAML file such as 1-data.yaml; give a recipe's folder.")
+    steps = []
+    for match, path in sorted(matches, key=lambda pair: int(pair[0][1])):
+        stage = match[2]
+        if stage not in STAGES:
+            raise InputError(f"{path} names the stage {stage!r}; known stages: {', '.join(STAGES)}.")
+        steps.append(Step(path, stage, load_config(stage_module(stage).CONFIG, path, overrides)))
+    return steps
+
+
+def run_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Path, StageConfig]:
+    """Run all stages of a recipe that are not current; returns the run's folder and the last stage."""
+    steps = read_recipe(folder, overrides)
+    started = time.monotonic()
+    for number, step in enumerate(steps, start=1):
+        run_step(step, f"[{number}/{len(steps)}]")
+    run_dir = Path(steps[-1].config.run_dir)
+    _write_run_file(run_dir, steps)
+    logger.info("%s is complete after %.0f s", run_dir, time.monotonic() - started)
+    return run_dir, steps[-1].config
+
+
+def run_step(step: Step, label: str) -> None:
+    """Run one stage, or say that its folder is current."""
+    config = step.config
+    if is_current(config.output_path, stage=step.stage, config=config.recorded(), inputs=config.inputs()):
+        logger.info("%s %s: current, skipped", label, step.title)
+        return
+    logger.info("%s %s", label, step.title)
+    stage_module(step.stage).run(config)
+    report_stage(config)
+
+
+def report_stage(config: StageConfig) -> None:
+    """Log where a finished stage wrote and what it cost; its counts it has told itself."""
+    manifest = read_manifest(config.output_path)
+    logger.info(
+        "wrote %s in %.0f s, peak memory %d MB", config.output_path, manifest.seconds, manifest.peak_memory_mb
+    )
+
+
+def _write_run_file(run_dir: Path, steps: list[Step]) -> None:
+    """Note the folders of the last evaluation, which are those that the run is served with."""
+    from gream.decoding.recommender import RUN_FILE  # here, because it imports torch
+
+    last: Any = next((s.config for s in reversed(steps) if s.stage == "evaluate"), None)
+    if last is None:
+        return
+    folders = {name: getattr(last, name) for name in ("data", "sids", "model", "scorer")}
+    wanted = ("max_history", "num_beams", "expand_width", "rule", "max_chain_tokens", "temperature")
+    settings = {name: getattr(last, name) for name in wanted}
+    (run_dir / RUN_FILE).write_text(json.dumps(folders | settings, indent=2) + "\n")

@@ -1,0 +1,174 @@
+"""Both modes through one door: merged chains, forced endings, filters, and the run's own Recommender."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gream.artifacts import writing
+from gream.cli import main
+from gream.data.store import Catalogue, Interactions, save_dataset
+from gream.decoding.beam import BeamResult
+from gream.decoding.recommend import Engine, Search, merge_chains, recommend_many
+from gream.decoding.recommender import RUN_FILE, Recommender, item_titles, readable_chain
+from gream.decoding.torch_backend import TorchBackend
+from gream.errors import InputError
+from gream.language.prompting import Prompter
+from gream.language.vocab import save_model
+from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.layout import Names, save_names
+
+HISTORIES = [[3, 1], [7], [2, 9, 4, 20, 11, 5]]
+
+
+@pytest.fixture
+def engine(model_and_tokenizer: tuple[Any, Any], prompter: Prompter, names: Names) -> Engine:
+    model, tokenizer = model_and_tokenizer
+    return Engine(TorchBackend(model, tokenizer.pad_token_id), prompter, TrieConstraint(names), names)
+
+
+def _result(items: list[int], logps: list[float]) -> BeamResult:
+    return BeamResult(np.asarray(items), np.asarray(logps, dtype=np.float32), None, ())
+
+
+def test_chains_are_merged_by_the_mean_probability_of_each_item() -> None:
+    """Chain 1 gives items 5 and 2 .6 and .2, chain 2 gives 2 and 9 .7 and .1: means .3, .45, .05."""
+    found = [_result([5, 2], np.log([0.6, 0.2]).tolist()), _result([2, 9], np.log([0.7, 0.1]).tolist())]
+    answer = merge_chains(found, ["one", "two"], 50, Search(k=3))
+    assert answer.items.tolist() == [2, 5, 9]
+    np.testing.assert_allclose(np.exp(answer.logps), [0.45, 0.3, 0.05], rtol=1e-6)
+    assert answer.chain_of == [1, 0, 1]
+    assert answer.chain_tops == [5, 2]
+    assert answer.tokens == 50
+
+
+def test_equal_items_of_a_merge_are_ordered_by_id() -> None:
+    answer = merge_chains([_result([8], [-1.0]), _result([3], [-1.0])], ["", ""], 0, Search(k=2))
+    assert answer.items.tolist() == [3, 8]
+
+
+def test_one_chain_merges_to_itself() -> None:
+    answer = merge_chains([_result([4, 1], [-0.5, -2.0])], ["x"], 0, Search(k=2))
+    np.testing.assert_allclose(answer.logps, [-0.5, -2.0])
+
+
+@pytest.mark.parametrize("mode", ["direct", "reasoning"])
+def test_every_recommendation_is_an_item_and_none_comes_twice(engine: Engine, mode: str) -> None:
+    """The model is untrained, so its chains never end by themselves: the answer is real all the same."""
+    search = Search(k=6, mode=mode, num_beams=6, num_chains=2, max_chain_tokens=7)
+    for answer in recommend_many(engine, HISTORIES, search):
+        assert len(answer.items) == 6 == len(set(answer.items.tolist()))
+        assert (answer.items >= 0).all() and (answer.items < 24).all()
+        assert (np.diff(answer.logps) <= 0).all()
+
+
+def test_a_batch_gives_what_its_users_give_alone(engine: Engine) -> None:
+    search = Search(k=5, num_beams=24)
+    together = recommend_many(engine, HISTORIES, search)
+    alone = [recommend_many(engine, [history], search)[0] for history in HISTORIES]
+    for one, two in zip(together, alone, strict=True):
+        assert one.items.tolist() == two.items.tolist()
+        np.testing.assert_allclose(one.logps, two.logps, atol=1e-5)  # other padding, other summation order
+
+
+def test_same_seed_writes_the_same_chains(engine: Engine) -> None:
+    search = Search(k=3, mode="reasoning", num_chains=2, max_chain_tokens=5, temperature=1.0)
+    first, again = (recommend_many(engine, HISTORIES, search) for _ in range(2))
+    assert [a.chains for a in first] == [a.chains for a in again]
+    assert len({text for a in first for text in a.chains}) > 1
+
+
+@pytest.mark.parametrize("mode", ["direct", "reasoning"])
+def test_only_allowed_items_are_recommended(engine: Engine, mode: str) -> None:
+    allowed = torch.zeros(3, 24, dtype=torch.bool)
+    for user, items in enumerate([[1, 2, 3], [5, 6], [0, 23, 11, 12]]):
+        allowed[user, items] = True
+    search = Search(k=4, mode=mode, num_chains=2, max_chain_tokens=4)
+    answers = recommend_many(engine, HISTORIES, search, allowed=allowed)
+    assert [set(a.items.tolist()) for a in answers] == [{1, 2, 3}, {5, 6}, {0, 23, 11, 12}]
+
+
+def test_guided_search_without_a_scorer_is_refused(engine: Engine) -> None:
+    with pytest.raises(InputError, match="needs a scorer"):
+        recommend_many(engine, HISTORIES, Search(expand_width=40))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"mode": "fast"}, "mode is 'fast'"), ({"k": 0}, "k is 0"), ({"expand_width": 3}, "expand_width is 3")],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Search(**settings)
+
+
+def test_names_in_a_chain_are_shown_as_titles(names: Names, catalogue: Catalogue) -> None:
+    text = (
+        f"Evidence: ink {names.spell(4)}\nPreference: office\nIntent: more ink\nRecommendation: ink\n"
+        f"History: {names.spell(4)}{names.spell(1)}<a_0><b_0><c_99>"
+    )
+    chain = readable_chain(text, item_titles(names, catalogue))
+    assert chain.evidence == f"ink {catalogue.titles[4]}"
+    assert chain.rewritten_history == f"{catalogue.titles[4]}, {catalogue.titles[1]}, <a_0><b_0><c_99>"
+
+
+@pytest.fixture
+def run_folder(
+    tmp_path: Path,
+    model_and_tokenizer: tuple[Any, Any],
+    names: Names,
+    catalogue: Catalogue,
+    interactions: Interactions,
+) -> Path:
+    """A finished run of the toy shop, without a scorer."""
+    with writing(tmp_path / "data", stage="data", config={}, inputs={}, seed=0) as draft:
+        save_dataset(draft.path, catalogue, interactions)
+    (tmp_path / "sids").mkdir()
+    save_names(tmp_path / "sids", names)
+    save_model(tmp_path / "srpo", *model_and_tokenizer, names)
+    folders = {"data": "data", "sids": "sids", "model": "srpo", "scorer": ""}
+    settings = {"max_history": 5, "num_beams": 8, "rule": "scorer", "max_chain_tokens": 6, "temperature": 0.7}
+    (tmp_path / RUN_FILE).write_text(json.dumps(folders | settings))
+    return tmp_path
+
+
+def test_recommender_leaves_out_what_was_bought(run_folder: Path, catalogue: Catalogue) -> None:
+    recommender = Recommender.load(run_folder)
+    history = ["item-3", "item-1"]
+    found = recommender.recommend(history, k=22)
+    assert {r.item_id for r in found} == set(catalogue.item_ids) - set(history)
+    assert [r.rank for r in found] == list(range(1, 23))
+    assert found[0].title == catalogue.titles[catalogue.item_ids.index(found[0].item_id)]
+
+
+def test_recommender_gives_the_chain_in_reasoning_mode(run_folder: Path) -> None:
+    found = Recommender.load(run_folder).recommend(["item-3"], k=2, mode="reasoning", num_chains=2)
+    assert all(r.chain is not None for r in found)
+
+
+def test_recommender_knows_its_users(run_folder: Path, interactions: Interactions) -> None:
+    recommender = Recommender.load(run_folder)
+    assert recommender.history_of("user-2") == [f"item-{i}" for i in interactions.sequences[2]]
+    with pytest.raises(InputError, match="User 'nobody' is unknown"):
+        recommender.history_of("nobody")
+
+
+def test_unknown_item_in_a_history_is_one_sentence(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recommend", str(run_folder), "--history", "item-3,item-99"]) == 2
+    error = capsys.readouterr().err
+    assert "item-99" in error and error.count("\n") == 1
+
+
+def test_command_line_prints_history_reasoning_and_list(
+    run_folder: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recommend", str(run_folder), "--user", "user-1", "--mode", "reasoning", "--k", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "History, oldest first" in text and "Reasoning:" in text and "  3. " in text

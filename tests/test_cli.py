@@ -1,0 +1,119 @@
+"""The command line: recipes that parse, mistakes that end in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gream.arguments import load_config
+from gream.cli import main
+from gream.pipeline import STAGES, read_recipe, run_step, stage_module
+
+RECIPES = sorted(p for p in (Path(__file__).parents[1] / "recipes").iterdir() if list(p.glob("[0-9]*.yaml")))
+
+
+def _mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must fail; return its one sentence."""
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("gream: ") and error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.name)
+def test_every_recipe_parses_and_its_stages_find_their_inputs(recipe: Path) -> None:
+    """Every input of a step is the output of a step before it."""
+    written: set[str] = set()
+    for step in read_recipe(recipe):
+        run_dir = Path(step.config.run_dir)
+        needed = {p.name for p in step.config.inputs().values() if p.parent == run_dir}
+        assert needed <= written, f"{step.file} needs {needed - written}"
+        written.add(step.config.output)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.name)
+def test_every_recipe_file_begins_with_the_command_that_runs_it(recipe: Path) -> None:
+    for step in read_recipe(recipe):
+        first = step.file.read_text().splitlines()[0]
+        assert first.startswith("#") and f"--config recipes/{recipe.name}/{step.file.name}" in first
+        assert f" {step.stage} " in first or f"gream.training.{step.stage} " in first
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_settings_and_help(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = stage_module(stage)
+    assert stage == module.STAGE
+    assert main([stage, "--help"]) == 0
+    assert "--run_dir" in capsys.readouterr().out
+
+
+def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {stage} " in text for stage in STAGES)
+
+
+def test_unknown_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no command of gream" in _mistake(capsys, "trian")
+
+
+def test_unknown_key_names_file_key_and_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "1-data.yaml"
+    file.write_text("num_itms: 3\n")
+    for words in (["data", "--config", str(file)], ["run", str(tmp_path)]):
+        error = _mistake(capsys, *words)
+        assert "1-data.yaml" in error and "did you mean `num_items`" in error
+
+
+def test_recipe_without_files_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no numbered YAML" in _mistake(capsys, "run", str(tmp_path))
+    assert "is no folder" in _mistake(capsys, "run", str(tmp_path / "x"))
+
+
+def test_stage_whose_input_is_missing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = _mistake(capsys, "text", "--run_dir", str(tmp_path))
+    assert str(tmp_path / "data") in error and "gream data" in error
+
+
+def test_recommend_needs_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no finished run" in _mistake(capsys, "recommend", str(tmp_path), "--user", "7")
+    assert "either --history" in _mistake(capsys, "recommend", str(tmp_path))
+
+
+def test_current_stage_is_skipped_and_a_changed_one_runs_again(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe"
+    recipe.mkdir()
+    file = recipe / "1-data.yaml"
+    settings = f"run_dir: {tmp_path / 'run'}\nnum_items: 60\nnum_customers: 80\n"
+
+    def made() -> tuple[float, dict[str, str]]:
+        [step] = read_recipe(recipe)
+        run_step(step, "")
+        manifest = tmp_path / "run" / "data" / "manifest.json"
+        return manifest.stat().st_mtime_ns, json.loads(manifest.read_text())["outputs"]
+
+    file.write_text(settings)
+    first = made()
+    assert made() == first
+    file.write_text(settings + "seed: 9\n")
+    again = made()
+    assert again[0] != first[0] and again[1] != first[1]
+
+
+def test_stages_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--run_dir", str(tmp_path), "--num_items", "60", "--num_customers", "80"]
+    assert main(["data", *words]) == 0
+    assert main(["text", "--run_dir", str(tmp_path)]) == 0
+    assert (tmp_path / "text" / "item_text.parquet").is_file()
+    assert f"wrote {tmp_path / 'text'}" in capsys.readouterr().out
+
+
+def test_defaults_of_every_stage_are_valid_settings() -> None:
+    for stage in STAGES:
+        config = stage_module(stage).CONFIG
+        needed = {} if stage != "evaluate" else {"model": "srpo"}
+        assert load_config(config, None, needed).output

@@ -1,0 +1,96 @@
+"""Supervised fine-tuning: loss on answers alone, and a model that has learnt its rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gream.artifacts import writing
+from gream.data.store import Catalogue, Interactions, save_dataset
+from gream.errors import InputError
+from gream.language.vocab import load_model, save_model
+from gream.semantic_ids.layout import Names, save_names
+from gream.training.sft import IGNORED, SftConfig, rows_dataset, run, train
+
+
+def test_prompt_tokens_carry_no_loss() -> None:
+    [row] = list(rows_dataset([([5, 6, 7], [8, 9])], max_length=10))
+    assert row == {"input_ids": [5, 6, 7, 8, 9], "labels": [IGNORED, IGNORED, IGNORED, 8, 9]}
+
+
+def test_a_row_that_is_too_long_is_an_error_not_a_cut() -> None:
+    with pytest.raises(InputError, match="has 5 tokens, but max_length is 4"):
+        rows_dataset([([5, 6, 7], [8, 9])], max_length=4)
+
+
+def test_the_trainers_loss_is_the_mean_over_answer_tokens(
+    model_and_tokenizer: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """Two rows of unequal length, learning rate 0: the first logged loss by hand."""
+    model, tokenizer = model_and_tokenizer
+    rows = [([5, 6, 7], [8, 9, 10]), ([11], [12])]
+    losses = []
+    for prompt, answer in rows:
+        logps = torch.log_softmax(model(torch.tensor([prompt + answer])).logits[0], -1)
+        losses += [-logps[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)]
+    config = SftConfig(batch_size=2, learning_rate=0.0)
+    log = train(model, tokenizer, rows_dataset(rows, 10), config, tmp_path / "t")
+    assert log[-1]["train_loss"] == pytest.approx(np.mean(losses), abs=1e-4)  # float32, other order of sums
+
+
+@pytest.fixture
+def run_dir(
+    tmp_path: Path,
+    model_and_tokenizer: tuple[Any, Any],
+    names: Names,
+    codebooks: list[np.ndarray],
+    catalogue: Catalogue,
+    interactions: Interactions,
+) -> Path:
+    with writing(tmp_path / "data", stage="data", config={}, inputs={}, seed=0) as draft:
+        save_dataset(draft.path, catalogue, interactions)
+    (tmp_path / "sids").mkdir()
+    save_names(tmp_path / "sids", names)
+    save_file(
+        {f"level_{i}": torch.from_numpy(b) for i, b in enumerate(codebooks)}, tmp_path / "sids/c.safetensors"
+    )
+    save_model(tmp_path / "base", *model_and_tokenizer, names)
+    return tmp_path
+
+
+def _config(run_dir: Path, output: str) -> SftConfig:
+    return SftConfig(
+        run_dir=str(run_dir),
+        output=output,
+        tasks={"title_to_name": 1.0},
+        epochs=40,
+        batch_size=8,
+        learning_rate=1e-2,
+    )
+
+
+def test_the_stage_teaches_names_and_repeats_itself_byte_for_byte(
+    run_dir: Path, names: Names, catalogue: Catalogue
+) -> None:
+    for output in ("one", "two"):
+        run(_config(run_dir, output))
+    one, two = ((run_dir / o / "model.safetensors").read_bytes() for o in ("one", "two"))
+    assert one == two
+    log = json.loads((run_dir / "one" / "sft_report.json").read_text())
+    assert log[0]["loss"] > 2 * log[-2]["loss"]
+    model, tokenizer = load_model(run_dir / "one", names)
+    assert not model.training
+
+
+def test_no_folder_is_left_when_the_tasks_are_wrong(run_dir: Path) -> None:
+    config = _config(run_dir, "bad")
+    config.tasks = {"unknown": 1.0}
+    with pytest.raises(InputError, match="Unknown task"):
+        run(config)
+    assert not (run_dir / "bad").exists()
