@@ -45,6 +45,23 @@ def sequence_rows(interactions: Interactions, prompter: Prompter) -> list[Row]:
     return rows
 
 
+def repeat_history_rows(
+    interactions: Interactions, prompter: Prompter, rng: np.random.Generator
+) -> list[Row]:
+    """A history to itself, in one row for each user, cut at a random place of the training part.
+
+    GREAM has prompt templates for this task and no code. It teaches a small model to look names up in the
+    prompt, without which its chains cite purchases that never happened.
+    """
+    rows = []
+    for sequence in interactions.training_sequences():
+        history = sequence[: int(rng.integers(1, len(sequence) + 1))][-prompter.max_history :]
+        names = [prompter.name(int(item)) for item in history]
+        answer = [token for item in history for token in prompter.name_ids(int(item))]
+        rows.append((prompter.question("repeat_history", history=names), [*answer, prompter.end_of_turn]))
+    return rows
+
+
 def title_to_name_rows(catalogue: Catalogue, prompter: Prompter) -> list[Row]:
     """An item's title to its name; items without a title give no row."""
     return [
@@ -76,6 +93,7 @@ def task_rows(
 TASKS: dict[str, Callable[[Catalogue, Interactions, Prompter, np.random.Generator], Sequence[Row]]] = {
     "next_item": lambda c, i, p, rng: next_item_rows(i, p, rng),
     "sequence": lambda c, i, p, rng: sequence_rows(i, p),
+    "repeat_history": lambda c, i, p, rng: repeat_history_rows(i, p, rng),
     "title_to_name": lambda c, i, p, rng: title_to_name_rows(c, p),
     "name_to_title": lambda c, i, p, rng: name_to_title_rows(c, p),
 }

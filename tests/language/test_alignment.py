@@ -11,6 +11,7 @@ from gream.language.alignment import (
     TASKS,
     name_to_title_rows,
     next_item_rows,
+    repeat_history_rows,
     sequence_rows,
     title_to_name_rows,
 )
@@ -49,6 +50,14 @@ def test_long_sequence_is_cut_into_pieces_that_share_one_purchase(prompter: Prom
         for piece in ([0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10], [10, 11])
     ]
     assert pieces == spelled
+
+
+def test_a_repeated_history_is_the_newest_training_purchases_it_was_shown(prompter: Prompter) -> None:
+    rows = repeat_history_rows(_interactions([[*range(9), 20, 21]] * 30), prompter, np.random.default_rng(0))
+    shown = {tuple(_names(question, prompter)) for question, _ in rows}
+    assert all(_names(question, prompter) == _names(answer, prompter) for question, answer in rows)
+    spelled = [tuple(prompter.name_ids(i)) for i in range(9)]
+    assert shown == {tuple(spelled[max(0, n - 5) : n]) for n in range(1, 10)}
 
 
 def test_titles_and_names_answer_each_other(prompter: Prompter, catalogue: Catalogue) -> None:
