@@ -16,7 +16,15 @@ from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.errors import InputError
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import Names, save_names
-from gream.training.sft import IGNORED, SftConfig, rows_dataset, run, train
+from gream.training.sft import (
+    IGNORED,
+    SftConfig,
+    answer_trainer,
+    rows_dataset,
+    run,
+    train,
+    trainer_arguments,
+)
 
 
 def test_prompt_tokens_carry_no_loss() -> None:
@@ -42,6 +50,27 @@ def test_the_trainers_loss_is_the_mean_over_answer_tokens(
     config = SftConfig(batch_size=2, learning_rate=0.0)
     log = train(model, tokenizer, rows_dataset(rows, 10), config, tmp_path / "t")
     assert log[-1]["train_loss"] == pytest.approx(np.mean(losses), abs=1e-4)  # float32, other order of sums
+
+
+def test_scoring_the_answers_only_gives_trls_loss_and_gradient(
+    model_and_tokenizer: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """Rows of unequal prompts and answers, padded; TRL's own loss is the slow and obvious one."""
+    from trl import SFTTrainer
+
+    model, tokenizer = model_and_tokenizer
+    rows = rows_dataset([([5, 6, 7], [8, 9]), ([11], [12]), ([3, 4], [5, 6, 7, 8])], 10)
+    results = []
+    for trainer_class in (SFTTrainer, answer_trainer()):
+        arguments = trainer_arguments(SftConfig(batch_size=3), tmp_path / "t")
+        trainer = trainer_class(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+        batch = next(iter(trainer.get_train_dataloader()))
+        model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(7))
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((loss.detach(), gradient))
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)  # other order of sums
 
 
 @pytest.fixture
