@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.utils import logging as transformers_logging
 
 from gream.arguments import StageConfig, input_folder, option
 from gream.artifacts import writing
@@ -213,6 +215,7 @@ def item_rows(
 
 def save_model(folder: Path, model: Any, tokenizer: Any, names: Names) -> None:
     """Write model (safetensors), tokenizer, and which names they were made for."""
+    _no_bars_in_files()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / MODEL_FILE).write_text(json.dumps({"names": names.fingerprint()}, indent=2) + "\n")
@@ -225,6 +228,7 @@ def load_model(folder: Path, names: Names) -> tuple[Any, Any]:
         InputError: no such folder, or made for other names.
     """
     tokenizer = load_tokenizer(folder, names)
+    _no_bars_in_files()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True)
     return model.eval(), tokenizer
 
@@ -266,6 +270,12 @@ def _pretrained(base_model: str) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _no_bars_in_files() -> None:
+    """Keep transformers' bars, drawn even where there is no terminal, out of logs."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
 
 
 def _embeddings(model: Any) -> list[Any]:
