@@ -32,6 +32,10 @@ MARKERS = (THINK_START, THINK_END, ANSWER_START, ANSWER_END)
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
 
+# Dense item ids, oldest first.
+History = Sequence[int] | np.ndarray
+
+
 class Name(str):
     """An item's name: the only value in a template that may become item tokens."""
 
@@ -63,19 +67,19 @@ class Prompter:
         self._plain = _without_added_tokens(tokenizer)
         self._added = frozenset(tokenizer.get_added_vocab().values())
 
-    def direct_text(self, history: Sequence[int]) -> str:
+    def direct_text(self, history: History) -> str:
         """Render the direct prompt; the next tokens are the name of the recommended item."""
         return self._turn("direct", history=self._history(history))
 
-    def reasoning_text(self, history: Sequence[int]) -> str:
+    def reasoning_text(self, history: History) -> str:
         """Render the reasoning prompt, which ends inside the opened think block."""
         return self._turn("reasoning", history=self._history(history)) + f"{THINK_START}\n"
 
-    def direct(self, history: Sequence[int]) -> list[int]:
+    def direct(self, history: History) -> list[int]:
         """Token ids of the direct prompt."""
         return self.encode(self.direct_text(history))
 
-    def reasoning(self, history: Sequence[int]) -> list[int]:
+    def reasoning(self, history: History) -> list[int]:
         """Token ids of the reasoning prompt."""
         return self.encode(self.reasoning_text(history))
 
@@ -125,7 +129,7 @@ class Prompter:
                 ids += self.tokenizer.encode(trusted, add_special_tokens=False)
         return ids
 
-    def _history(self, history: Sequence[int]) -> list[Name]:
+    def _history(self, history: History) -> list[Name]:
         if len(history) == 0:
             raise InputError("The history is empty; give at least one purchased item.")
         return [self.name(int(item)) for item in list(history)[-self.max_history :]]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -58,8 +59,9 @@ def split_chain(text: str) -> Chain:
     match = _PATTERN.match(body)
     if match is None:
         return Chain(body.strip(), "", "", "", "", well_formed=False)
-    parts = [match[step.lower()].strip() for step in STEPS]
-    return Chain(*parts, well_formed=all(parts))
+    steps = [match[step.lower()].strip() for step in STEPS]
+    evidence, preference, intent, recommendation, rewritten = steps
+    return Chain(evidence, preference, intent, recommendation, rewritten, well_formed=all(steps))
 
 
 def chain_ids(trace: Trace, prompter: Prompter) -> list[int]:
@@ -85,7 +87,7 @@ def save_traces(folder: Path, traces: Iterable[Trace]) -> None:
     """Write `traces.parquet`."""
     rows = [vars(trace) for trace in traces]
     items = pl.List(pl.Int64)
-    schema = {"user": pl.Int64, "history": items, "target": pl.Int64, "evidence": items}
+    schema: dict[str, Any] = {"user": pl.Int64, "history": items, "target": pl.Int64, "evidence": items}
     schema |= {"kinds": pl.List(pl.String), "preference": pl.String, "intent": pl.String}
     schema |= {"recommendation": pl.String, "rewritten": items}
     pl.DataFrame(rows, schema=schema).write_parquet(folder / TRACES_FILE)
@@ -103,5 +105,5 @@ def load_traces(folder: Path) -> list[Trace]:
     return [Trace(**{k: _frozen(v) for k, v in row.items()}) for row in pl.read_parquet(path).to_dicts()]
 
 
-def _frozen(value: object) -> object:
+def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

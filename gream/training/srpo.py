@@ -195,8 +195,8 @@ class SRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         # The parent lets the tokenizer add its own special tokens, a second BOS for example.
-        encode = self.processing_class.encode
-        return [encode(prompt, add_special_tokens=False) for prompt in prompts], None, {}
+        tokenizer: Any = self.processing_class
+        return [tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts], None, {}
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._graded = super()._calculate_rewards(*args, **kwargs)  # (rows of all devices, 2)
@@ -204,14 +204,16 @@ class SRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        rewards, hits = self._graded.view(-1, self.num_generations, 2).unbind(-1)  # (P, G) each
+        size: Any = self.num_generations
+        rewards, hits = self._graded.view(-1, size, 2).unbind(-1)  # (P, G) each
         advantages = bonus_calibrated_advantages(rewards, hits, self.bonus_k, self.bonus_weight)
         mine = self.accelerator.process_index * len(inputs)
         output["advantages"] = advantages.flatten()[mine : mine + len(inputs)].to(output["advantages"])
         self._metrics["train"]["live_groups"].append((advantages != 0).any(dim=1).float().mean().item())
         # The parent has logged its own advantages; the deque holds exactly one batch of all devices.
-        self._logs["advantages"].clear()
-        self._logs["advantages"].extend(advantages.flatten().tolist())
+        logged: Any = self._logs["advantages"]
+        logged.clear()
+        logged.extend(advantages.flatten().tolist())
         return output
 
 
