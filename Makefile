@@ -6,6 +6,8 @@
 # Nothing here downloads a model, and a forked tokenizer must not start threads of its own.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Idle OpenMP threads that spin make a busy machine ten times slower.
+export OMP_WAIT_POLICY := PASSIVE
 export PYTHON
 
 help:

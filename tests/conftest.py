@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gream.data.store import TEST, TRAIN, VALIDATION, Catalogue, Interactions
 from gream.language.prompting import Prompter
 from gream.language.vocab import build_model, extend, train_tokenizer
 from gream.semantic_ids.layout import Names, SidLayout
+
+torch.set_num_threads(1)  # the models are so small that a second thread only waits
 
 NUM_ITEMS, NUM_USERS = 24, 15
 KINDS = ("printers", "ink", "paper", "tents", "stoves", "lamps")
