@@ -88,7 +88,7 @@ def test_current_stage_is_skipped_and_a_changed_one_runs_again(tmp_path: Path) -
     recipe = tmp_path / "recipe"
     recipe.mkdir()
     file = recipe / "1-data.yaml"
-    settings = f"run_dir: {tmp_path / 'run'}\nnum_items: 60\nnum_customers: 80\n"
+    settings = f"run_dir: {tmp_path / 'run'}\nnum_items: 120\nnum_customers: 200\n"
 
     def made() -> tuple[float, dict[str, str]]:
         [step] = read_recipe(recipe)
@@ -105,7 +105,7 @@ def test_current_stage_is_skipped_and_a_changed_one_runs_again(tmp_path: Path) -
 
 
 def test_stages_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--run_dir", str(tmp_path), "--num_items", "60", "--num_customers", "80"]
+    words = ["--run_dir", str(tmp_path), "--num_items", "120", "--num_customers", "200"]
     assert main(["data", *words]) == 0
     assert main(["text", "--run_dir", str(tmp_path)]) == 0
     assert (tmp_path / "text" / "item_text.parquet").is_file()
