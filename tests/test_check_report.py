@@ -13,6 +13,7 @@ SCRIPT = Path(__file__).parent.parent / ".ci" / "check_report.py"
 GOOD = {
     "users": 5,
     "k": 10,
+    "best_reachable": {"recall@10": 0.6, "ndcg@10": 0.4},
     "popularity": {"recall@10": 0.1, "invalid_rate": 0.0},
     "direct": {"recall@10": 0.375, "invalid_rate": 0.0},
     "reasoning": {"recall@10": 0.2, "invalid_rate": 0.0},
