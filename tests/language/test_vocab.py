@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from gream.artifacts import writing
 from gream.errors import InputError
-from gream.language.vocab import build_model, extend, item_rows, load_model, save_model, train_tokenizer
-from gream.semantic_ids.layout import Names, SidLayout
+from gream.language.prompting import Prompter
+from gream.language.vocab import (
+    VocabConfig,
+    build_model,
+    extend,
+    item_rows,
+    load_model,
+    run,
+    save_model,
+    train_tokenizer,
+)
+from gream.semantic_ids.layout import Names, SidLayout, save_names
 
 
 def test_close_centroids_start_as_close_rows(names: Names, codebooks: list[np.ndarray]) -> None:
@@ -98,3 +112,47 @@ def test_tokenizer_reads_back_any_text() -> None:
     tokenizer = train_tokenizer(["plain words"], 300)
     text = "Crème brûlée 50% \u2603"
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.fixture
+def vocab_run(tmp_path: Path, names: Names, codebooks: list[np.ndarray]) -> Path:
+    """A run whose `sids` and `text` folders are there, and a foreign base model beside it."""
+    levels = {f"level_{i}": torch.from_numpy(book) for i, book in enumerate(codebooks)}
+    with writing(tmp_path / "sids", stage="sids", config={}, inputs={}, seed=0) as draft:
+        save_names(draft.path, names)
+        save_file(levels, draft.path / "codebooks.safetensors")
+    with writing(tmp_path / "text", stage="text", config={}, inputs={}, seed=0) as draft:
+        rows = {"item": range(24), "text": [f"lamp model {i}" for i in range(24)]}
+        pl.DataFrame(rows).write_parquet(draft.path / "item_text.parquet")
+    tokenizer = train_tokenizer(["some other words"], 300)
+    build_model(len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, seed=3).save_pretrained(
+        tmp_path / "own"
+    )
+    tokenizer.save_pretrained(tmp_path / "own")
+    return tmp_path
+
+
+@pytest.mark.parametrize("base", ["own", ""])
+def test_the_stage_extends_a_folders_model_or_builds_one(vocab_run: Path, names: Names, base: str) -> None:
+    base_model = str(vocab_run / base) if base else ""
+    run(VocabConfig(run_dir=str(vocab_run), base_model=base_model, hidden_size=16, num_heads=2, num_layers=1))
+    model, tokenizer = load_model(vocab_run / "base", names)
+    block = Prompter(tokenizer, names).item_block
+    rows = model.get_input_embeddings().weight[block.start : block.stop]
+    assert rows.shape == (12, 16) and rows.std() > 0 and len(torch.unique(rows, dim=0)) == 12
+
+
+def test_a_base_model_that_cannot_be_found_is_told(vocab_run: Path) -> None:
+    with pytest.raises(InputError, match="base_model '.*nowhere' cannot be loaded"):
+        run(VocabConfig(run_dir=str(vocab_run), base_model=str(vocab_run / "nowhere")))
+    assert not (vocab_run / "base").exists()
+
+
+def test_a_base_model_without_a_chat_template_is_told(vocab_run: Path) -> None:
+    for file in vocab_run.glob("own/chat_template*"):
+        file.unlink()
+    settings = json.loads((vocab_run / "own" / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (vocab_run / "own" / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="has no chat template"):
+        run(VocabConfig(run_dir=str(vocab_run), base_model=str(vocab_run / "own")))
