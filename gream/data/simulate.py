@@ -78,6 +78,7 @@ class Shop:
                 "user_id": self.customers["user_id"].gather(customer),
                 "item_id": self.items["item_id"].gather(self.bought[customer, position]),
                 "timestamp": times,
+                "review": pl.repeat(None, len(times), dtype=pl.String, eager=True),
             },
             schema=PURCHASE_SCHEMA,
         )

@@ -1,205 +1,212 @@
-"""Read a person's own CSV or Parquet files: one of purchases, and optionally one of items."""
+"""A person's own CSV, TSV, Parquet or JSON-lines files: one of purchases, and optionally one of items."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from gream.data.sources import ITEM_SCHEMA, Source, clean_text
+from gream.data.columns import encode, order_by, places_among, text_lists
+from gream.data.frames import read_columns
+from gream.data.sources import ITEM_SCHEMA, PURCHASE_SCHEMA, Source, clean_text
+from gream.data.unusable import NUM_SHOWN, Unusable
 from gream.errors import InputError
 
 TEXT_COLUMNS = ("title", "description", "brand", "category", "price")
-COLUMNS = ("user", "item", "time", *TEXT_COLUMNS)
+COLUMNS = ("user", "item", "time", "review", *TEXT_COLUMNS)
+
+# A number this large is no time in seconds but in a smaller unit; 1e11 seconds are the year 5138, and 1e11
+# milliseconds March 1973. The units go down to nanoseconds.
+_FEWEST_MILLISECONDS = 1e11
+_DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
+_DATE_WITH_ZONE = "%+"
 
 
 def read_table(path: Path, items_path: Path | None, columns: Mapping[str, str]) -> Source:
-    """Read a CSV or Parquet file with one purchase a row, and optionally a second one with the items.
+    """Read a file with one purchase a row, and optionally a second one with the items.
 
     `columns` maps the names in COLUMNS to the file's own column names; `user` and `item` are needed.
     Text columns are looked for in `items_path` where it is given, else in the purchases file, where an
-    item's first value that is not empty counts. A category may be a path, "Home > Kitchen > Mugs".
-    Each user's purchases are ordered by time, ties and files without a time column by the order of the
-    rows; a purchase without a time stays behind the one that stands before it. Rows without a user or an
-    item are left out and counted.
+    item's first value that is not empty counts. A category may be a path, "Home > Kitchen > Mugs", or a
+    list. Times are numbers (see `unix_seconds`) or ISO dates, those without a zone taken for UTC. Each user's
+    purchases are ordered by time, ties and files without a time column by the order of the rows; a purchase
+    without a time stays behind the one that stands before it.
+
+    A row without a user or an item, with a time that cannot be read, or of an item that the items file does
+    not have cannot be used. A price that cannot be read leaves its item without one.
 
     Raises:
-        InputError: a missing or unreadable file, a missing column, a value that is no time or no price, an
-            item given twice, or a purchase of an item that the items file does not have.
+        InputError: a missing, empty or unreadable file, or a missing column.
     """
-    wanted = {key: columns[key] for key in ("user", "item", "time") if key in columns}
+    unusable = Unusable()
+    wanted = {key: columns[key] for key in ("user", "item", "time", "review") if key in columns}
     texts = {key: columns[key] for key in TEXT_COLUMNS if key in columns}
-    table = _table(path, wanted if items_path else wanted | texts).with_row_index("row", offset=1)
-    named = table.filter(_filled("user") & _filled("item"))
-    if named.is_empty():
+    table = read_columns(path, wanted if items_path else wanted | texts, unusable)
+    if table.is_empty() and not unusable.total:
         raise InputError(f"{path} holds no row with a user and an item; give a file with purchases.")
+    table = _leave_out(table, _no_id("user") | _no_id("item"), "no user or item id", path, "", unusable)
+    given = pl.lit(False)
     if "time" in wanted:
-        named = named.with_columns(_seconds(named["time"], named["row"], path, wanted["time"]))
+        given = ~_is_empty(table, "time")
+        table = table.with_columns(read_times(table["time"]).alias("seconds"))
     else:
-        named = named.with_columns(pl.lit(None, dtype=pl.Int64).alias("time"))
+        table = table.with_columns(pl.lit(None, dtype=pl.Int64).alias("seconds"))
+    table = _leave_out(table, given & pl.col("seconds").is_null(), "unreadable time", path, "time", unusable)
     if items_path:
-        items = _items_of(_items_table(items_path, {"item": columns["item"], **texts}), items_path, texts)
-        _check_known(named, items, path, items_path)
+        items_table = read_columns(items_path, {"item": columns["item"], **texts}, unusable)
+        items, faulty_prices = _items_of(_named_once(items_table, items_path, unusable), texts)
+        strange = pl.lit(pl.Series(places_among(table["item"], items["item_id"]) < 0))
+        reason = "item that the items file does not have"
+        table = _leave_out(table, strange, reason, path, "item", unusable)
     else:
-        items = _items_of(named, path, texts)
-    purchases = _in_order(named).select(
-        pl.col("user").alias("user_id"), pl.col("item").alias("item_id"), pl.col("time").alias("timestamp")
-    )
+        items, faulty_prices = _items_of(table, texts)
     counts = {
-        "rows_without_user_or_item": len(table) - len(named),
-        "interactions_without_time": named["time"].null_count() if "time" in wanted else 0,
+        "interactions_without_time": table["seconds"].null_count() if "time" in wanted else 0,
+        "prices_unreadable": faulty_prices,
     }
-    return Source(items, purchases, counts)
+    return Source(items, _purchases(table), counts, unusable)
 
 
-def _table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
-    """Read the mapped columns of a file, renamed to our names; CSV values stay text, so `007` stays `007`."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; correct the path to a .csv or .parquet file.")
-    try:
-        if path.suffix == ".parquet":
-            frame = pl.read_parquet(path)
-        elif path.suffix == ".csv":
-            frame = pl.read_csv(path, infer_schema=False)
-        else:
-            raise InputError(f"{path} ends in `{path.suffix}`; give a .csv or a .parquet file.")
-    except pl.exceptions.NoDataError as error:
-        raise InputError(f"{path} is empty; give a file with a header line and one row each.") from error
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{_broken_place(path)} cannot be read; repair it or export it again.") from error
-    for key, name in columns.items():
-        if name not in frame.columns:
-            raise InputError(
-                f"{path} has no column `{name}` (columns.{key}); it has {', '.join(frame.columns)}; "
-                "correct `columns`."
-            )
-    return frame.select(_plain(frame[name], key, path) for key, name in columns.items())
+def unix_seconds(values: pl.Series) -> pl.Series:
+    """Return numbers as whole UNIX seconds; null where a number is none or stands for no time.
+
+    Each value's size says its unit: below 1e11 seconds, from there on milliseconds (13 digits today), then
+    micro- and nanoseconds.
+    """
+    wide = pl.Int64 if values.dtype.is_integer() else pl.Float64  # nanoseconds need all digits of an integer
+    number = pl.col("time").cast(wide, strict=False)
+    scaled = pl.lit(None, dtype=wide)
+    for power in (3, 2, 1, 0):
+        within = number.abs() < _FEWEST_MILLISECONDS * 1000**power
+        scaled = pl.when(within).then(number // 1000**power).otherwise(scaled)
+    return values.alias("time").to_frame().select(scaled.cast(pl.Int64)).to_series()
 
 
-def _broken_place(path: Path) -> str:
-    """Name the first line of a CSV that has not as many fields as its header, if that is the fault."""
-    if path.suffix != ".csv":
-        return str(path)
-    with path.open(newline="", encoding="utf-8", errors="replace") as handle:
-        reader = csv.reader(handle)
-        width = len(next(reader, []))
-        for fields in reader:
-            if fields and len(fields) != width:
-                return f"{path}, line {reader.line_num} ({len(fields)} fields, the header has {width}),"
-    return str(path)
+def read_times(values: pl.Series) -> pl.Series:
+    """Return UNIX seconds of a column of numbers, dates, or texts of either; null where neither."""
+    if values.dtype == pl.Date:
+        values = values.cast(pl.Datetime("us"))
+    if isinstance(values.dtype, pl.Datetime):
+        return values.dt.epoch("s")
+    if values.dtype.is_numeric():
+        return unix_seconds(values)
+    if values.dtype != pl.String:
+        return pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
+    texts = values.str.strip_chars()
+    seconds = unix_seconds(texts.cast(pl.Float64, strict=False))
+    if (seconds.is_null() & texts.is_not_null()).any():
+        seconds = seconds.zip_with(seconds.is_not_null(), _dates(texts))
+    return seconds
 
 
-def _plain(values: pl.Series, key: str, path: Path) -> pl.Series:
-    """Bring a column to the type we work with: text, or as it is where numbers and dates are welcome."""
-    if key == "category" and values.dtype == pl.List:
-        return values.alias(key)
-    if values.dtype.is_nested():
-        raise InputError(f"{path}: column `{values.name}` (columns.{key}) holds lists; give plain values.")
-    if key in ("time", "price"):
-        return values.alias(key)
-    if values.dtype.is_float() and (values.drop_nulls() % 1 == 0).all():
-        values = values.cast(pl.Int64)  # whole numbers that nulls turned into floats: 7.0 is id 7
-    return values.cast(pl.String).alias(key)
+def _dates(texts: pl.Series) -> pl.Series:
+    time = pl.col("time").str
+    plain = [time.to_datetime(shape, strict=False, time_unit="us") for shape in _DATES[1:]]
+    day = time.to_date(_DATES[0], strict=False).cast(pl.Datetime("us"))
+    zoned = time.to_datetime(_DATE_WITH_ZONE, strict=False, time_unit="us")  # in UTC
+    read = pl.coalesce(*(shape.dt.epoch("s") for shape in (day, *plain, zoned)))
+    return texts.alias("time").to_frame().select(read).to_series()
 
 
 def _filled(key: str) -> pl.Expr:
     return pl.col(key).is_not_null() & (pl.col(key) != "")
 
 
-def _seconds(values: pl.Series, rows: pl.Series, path: Path, name: str) -> pl.Series:
-    """UNIX seconds of a column of numbers, dates, or texts of either."""
-    if values.dtype == pl.String:
-        values = values.replace("", None)
-        numbers = values.cast(pl.Float64, strict=False)
-        values_read = numbers if numbers.is_not_null().any() else _dates(values)
-    else:
-        values_read = values
-    if values_read.dtype in (pl.Date, pl.Datetime):
-        seconds = values_read.cast(pl.Datetime("us")).dt.epoch("s")
-    elif values_read.dtype.is_numeric():
-        seconds = values_read.cast(pl.Int64, strict=False)
-    else:
-        seconds = pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
-    _refuse_unread(values, seconds, rows, path, name, "is no time; write UNIX seconds or YYYY-MM-DD HH:MM:SS")
-    return seconds.alias("time")
+def _no_id(key: str) -> pl.Expr:
+    return pl.col(key).is_null() | (pl.col(key).str.strip_chars() == "")
 
 
-def _dates(values: pl.Series) -> pl.Series:
-    frame = values.to_frame("time")
-    days = pl.col("time").str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    shapes = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%d %H:%M")
-    times = [pl.col("time").str.to_datetime(shape, strict=False, time_unit="us") for shape in shapes]
-    return frame.select(pl.coalesce(*times, days)).to_series()
+def _is_empty(table: pl.DataFrame, key: str) -> pl.Expr:
+    is_text = table.schema[key] == pl.String
+    return ~_filled(key) if is_text else pl.col(key).is_null()
 
 
-def _refuse_unread(
-    given: pl.Series, read: pl.Series, rows: pl.Series, path: Path, name: str, fault: str
-) -> None:
-    bad = (given.is_not_null() & read.is_null()).arg_true()
-    if len(bad):
-        at = int(bad[0])
-        raise InputError(f"{path}, row {rows[at]}: `{given[at]}` in column `{name}` {fault}.")
+def _leave_out(
+    table: pl.DataFrame, bad: pl.Expr, reason: str, path: Path, shown: str, unusable: Unusable
+) -> pl.DataFrame:
+    """Take rows out and count them; `shown` is the column whose value the message repeats."""
+    is_bad = table.select(bad).to_series()
+    if is_bad.len() != len(table) or not is_bad.any():  # a literal gives one value
+        return table
+    first = table.filter(is_bad).head(NUM_SHOWN)
+    values = [f": {value!r:.60}" for value in first[shown]] if shown else [""] * len(first)
+    places = [f"{path}, row {row}{value}" for row, value in zip(first["row"], values, strict=True)]
+    unusable.add(reason, places, count=int(is_bad.sum()))
+    return table.filter(~is_bad)
 
 
-def _items_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
-    table = _table(path, columns).with_row_index("row", offset=1)
-    unnamed = table.filter(~_filled("item"))
-    if len(unnamed):
-        raise InputError(f"{path}, row {unnamed['row'][0]} has no `{columns['item']}`; name every item.")
-    twice = table.filter(~pl.col("item").is_first_distinct())
-    if len(twice):
-        raise InputError(
-            f"{path}, row {twice['row'][0]} gives item `{twice['item'][0]}` a second time; leave one."
-        )
-    if table.is_empty():
+def _named_once(table: pl.DataFrame, path: Path, unusable: Unusable) -> pl.DataFrame:
+    if table.is_empty() and not unusable.total:
         raise InputError(f"{path} holds no items; give a file with one item a row.")
-    return table
+    table = _leave_out(table, _no_id("item"), "no item id", path, "", unusable)
+    twice = ~pl.col("item").is_first_distinct()
+    return _leave_out(table, twice, "item id given before", path, "item", unusable)
 
 
-def _items_of(table: pl.DataFrame, path: Path, texts: Mapping[str, str]) -> pl.DataFrame:
-    """One row an item in the order of first appearance; of several values the first that is not empty."""
+def _items_of(table: pl.DataFrame, texts: Mapping[str, str]) -> tuple[pl.DataFrame, int]:
+    """One row an item in the order of first appearance, and how many prices could not be read.
+
+    Of several values the first that is not empty counts.
+    """
+    faulty_prices = 0
     if "price" in texts:
-        read = table["price"].cast(pl.Float32, strict=False)
-        given = table["price"].replace("", None) if table["price"].dtype == pl.String else table["price"]
-        fault = "is no price; write a plain number"
-        _refuse_unread(given, read, table["row"], path, texts["price"], fault)
+        given = (
+            table["price"].str.strip_chars().replace("", None) if _is_text(table, "price") else table["price"]
+        )
+        read = given.cast(pl.Float32, strict=False)
+        read = read.set(~(read.is_finite() & (read >= 0)), None)
+        faulty_prices = int((given.is_not_null() & read.is_null()).sum())
         table = table.with_columns(read.alias("price"))
-    is_text = {key: table.schema[key] == pl.String for key in texts}
-    filled = {key: _filled(key) if is_text[key] else pl.col(key).is_not_null() for key in texts}
+    filled = {key: _filled(key) if _is_text(table, key) else pl.col(key).is_not_null() for key in texts}
     first = [pl.col(key).filter(filled[key]).first() for key in texts]
-    items = table.group_by("item", maintain_order=True).agg(first)
+    if first:
+        items = table.group_by("item", maintain_order=True).agg(first)
+    else:
+        items = encode(table["item"])[0].to_frame()
     cleaned = {key: _cleaned(items, key) for key in ("title", "description", "brand")}
     price = items["price"] if "price" in texts else pl.repeat(None, len(items), dtype=pl.Float32, eager=True)
-    return pl.DataFrame(
-        {"item_id": items["item"], **cleaned, "categories": _paths(items), "price": price}, schema=ITEM_SCHEMA
-    )
+    columns = {"item_id": items["item"], **cleaned, "categories": _paths(items), "price": price}
+    return pl.DataFrame(columns, schema=ITEM_SCHEMA), faulty_prices
+
+
+def _is_text(table: pl.DataFrame, key: str) -> bool:
+    return table.schema[key] == pl.String
 
 
 def _cleaned(items: pl.DataFrame, key: str) -> list[str]:
     return [clean_text(text or "") for text in items[key]] if key in items.columns else [""] * len(items)
 
 
-def _paths(items: pl.DataFrame) -> list[list[str]]:
+def _paths(items: pl.DataFrame) -> pl.Series:
     if "category" not in items.columns:
-        return [[] for _ in range(len(items))]
+        return text_lists([()] * len(items))
     raw = items["category"].to_list()
     parts = [value.split(">") if isinstance(value, str) else value or [] for value in raw]
-    return [[name for name in (clean_text(str(part)) for part in path) if name] for path in parts]
+    cleaned = [map(clean_text, (str(part) for part in path if part is not None)) for path in parts]
+    return text_lists([[name for name in path if name] for path in cleaned])
 
 
-def _check_known(purchases: pl.DataFrame, items: pl.DataFrame, path: Path, items_path: Path) -> None:
-    strange = purchases.filter(~pl.col("item").is_in(items["item_id"].implode()))
-    if len(strange):
-        raise InputError(
-            f"{path}, row {strange['row'][0]} buys item `{strange['item'][0]}`, which {items_path} does not "
-            "have; add the item there, or take the purchase out."
-        )
-
-
-def _in_order(purchases: pl.DataFrame) -> pl.DataFrame:
+def _purchases(table: pl.DataFrame) -> pl.DataFrame:
     """Sort by user in order of first appearance, then time, then row."""
-    place = pl.col("time").forward_fill().backward_fill().over("user").alias("place")
-    first = pl.col("row").min().over("user").alias("first")
-    return purchases.with_columns(place, first).sort("first", "place", "row")
+    users, user = encode(table["user"])
+    place = table["seconds"]
+    if place.null_count() == len(place):
+        order = np.argsort(user, kind="stable")
+    else:
+        if place.null_count():
+            filled = pl.col("seconds").forward_fill().backward_fill().over("user").fill_null(0)
+            place = pl.DataFrame({"user": user, "seconds": place}).select(filled).to_series()
+        order = order_by(user, place.to_numpy())
+    review = pl.repeat(None, len(table), dtype=pl.String, eager=True)
+    if "review" in table.columns:
+        cleaned = pl.col("review").map_elements(clean_text, return_dtype=pl.String).replace("", None)
+        review = table.select(cleaned).to_series().gather(order)
+    columns = {
+        "user_id": users.gather(user[order]),
+        "item_id": table["item"].gather(order),
+        "timestamp": table["seconds"].gather(order),
+        "review": review,
+    }
+    return pl.DataFrame(columns, schema=PURCHASE_SCHEMA)
