@@ -63,7 +63,7 @@ class StageConfig:
 
     def locate(self, name: str) -> Path:
         """Folder or file that the input field `name` points to."""
-        value = Path(getattr(self, name)).expanduser()
+        value = Path(os.path.expanduser(getattr(self, name)))  # leaves `~nobody` as it is
         kind = next(f.metadata["input"] for f in fields(self) if f.name == name)
         return Path(self.run_dir) / value if kind == "artefact" else value
 

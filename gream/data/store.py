@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from gream import artifacts
+from gream.data.columns import cut, text_lists
 from gream.errors import InputError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -94,20 +95,26 @@ class Interactions:
         return [items[marks == TRAIN] for items, marks in zip(self.sequences, self.splits, strict=True)]
 
     def cases(self, split: int) -> list[Case]:
-        """Return one case for each purchase of `split`, in the order of users.
+        """Return one case for each purchase of `split` that another one came before, in the order of users.
 
-        The history is everything the user bought before; for TEST it includes the validation purchase,
-        as in the papers' leave-one-out evaluation.
+        The history is everything the user bought before; for TEST it includes the validation purchases, as
+        in the papers' leave-one-out evaluation. A user may have no case, or several.
         """
         return [
             Case(user, items[:position], int(items[position]))
             for user, (items, marks) in enumerate(zip(self.sequences, self.splits, strict=True))
             for position in np.flatnonzero(marks == split)
+            if position > 0
         ]
 
 
 def save_dataset(
-    folder: Path, catalogue: Catalogue, interactions: Interactions, *, timestamps: pl.Series | None = None
+    folder: Path,
+    catalogue: Catalogue,
+    interactions: Interactions,
+    *,
+    timestamps: pl.Series | None = None,
+    reviews: pl.Series | None = None,
 ) -> None:
     """Write the three files of a data folder.
 
@@ -116,6 +123,8 @@ def save_dataset(
         catalogue: the items.
         interactions: the users' purchases.
         timestamps: UNIX seconds of all purchases, user after user; null where unknown.
+        reviews: what the users wrote of all purchases, user after user; null where nothing is known. Without
+            it the interactions have no column `review`.
     """
     pl.DataFrame(
         {
@@ -124,7 +133,7 @@ def save_dataset(
             "title": pl.Series(catalogue.titles, dtype=pl.String),
             "description": pl.Series(catalogue.descriptions, dtype=pl.String),
             "brand": pl.Series(catalogue.brands, dtype=pl.String),
-            "categories": pl.Series([list(path) for path in catalogue.categories], dtype=pl.List(pl.String)),
+            "categories": text_lists(catalogue.categories),
             "price": pl.Series(np.asarray(catalogue.prices, dtype=np.float32)),
         }
     ).write_parquet(folder / CATALOGUE_FILE)
@@ -133,15 +142,16 @@ def save_dataset(
     position = np.arange(len(user)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     if timestamps is None:
         timestamps = pl.repeat(None, len(user), dtype=pl.Int64, eager=True)
-    pl.DataFrame(
-        {
-            "user": user,
-            "user_id": pl.Series(interactions.user_ids, dtype=pl.String).gather(user),
-            "item": _flat(interactions.sequences, np.int64),
-            "position": position,
-            "timestamp": timestamps.cast(pl.Int64),
-        }
-    ).write_parquet(folder / INTERACTIONS_FILE)
+    columns = {
+        "user": pl.Series(user),
+        "user_id": pl.Series(interactions.user_ids, dtype=pl.String).gather(user),
+        "item": pl.Series(_flat(interactions.sequences, np.int64)),
+        "position": pl.Series(position),
+        "timestamp": timestamps.cast(pl.Int64),
+    }
+    if reviews is not None:
+        columns["review"] = reviews.cast(pl.String)
+    pl.DataFrame(columns).write_parquet(folder / INTERACTIONS_FILE)
     split = pl.Series(SPLIT_NAMES, dtype=pl.String).gather(_flat(interactions.splits, np.int64))
     pl.DataFrame({"user": user, "position": position, "split": split}).write_parquet(folder / SPLITS_FILE)
 
@@ -179,12 +189,11 @@ def load_interactions(folder: Path) -> Interactions:
             "run `gream data` again."
         )
     marks = splits["split"].replace_strict(SPLIT_NAMES, [TRAIN, VALIDATION, TEST], return_dtype=pl.Int8)
-    user = frame["user"].to_numpy()
-    starts = np.flatnonzero(np.diff(user, prepend=-1))  # first row of every user; users are dense
+    lengths = np.bincount(frame["user"].to_numpy())  # users are dense
     return Interactions(
-        user_ids=frame["user_id"].gather(starts).to_list(),
-        sequences=_split(frame["item"].to_numpy().astype(np.int64), starts),
-        splits=_split(marks.to_numpy().astype(np.int8), starts),
+        user_ids=frame["user_id"].gather(np.cumsum(lengths) - lengths).to_list(),
+        sequences=cut(frame["item"].to_numpy().astype(np.int64), lengths),
+        splits=cut(marks.to_numpy().astype(np.int8), lengths),
     )
 
 
@@ -196,7 +205,3 @@ def _read(path: Path) -> pl.DataFrame:
 
 def _flat(arrays: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
     return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype=dtype)
-
-
-def _split(values: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
-    return np.split(values, starts[1:]) if len(starts) else []

@@ -127,8 +127,9 @@ def run(config: EvaluateConfig) -> None:
         found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
         rows |= found
         report: dict[str, Any] = {
-            "users": len(cases),
-            "users_in_split": len(everyone),
+            "users": len({case.user for case in cases}),
+            "users_in_split": len({case.user for case in everyone}),
+            "cases": len(cases),
             "items": exam.num_items,
             "split": config.split,
             "k": config.k,

@@ -37,7 +37,7 @@ def sequence_rows(interactions: Interactions, prompter: Prompter) -> list[Row]:
     question = prompter.question("sequence")
     size = prompter.max_history
     rows = []
-    for sequence in interactions.training_sequences():
+    for sequence in filter(len, interactions.training_sequences()):
         for start in range(0, max(1, len(sequence) - 1), size):
             piece = sequence[start : start + size + 1]
             names = [token for item in piece for token in prompter.name_ids(int(item))]
@@ -54,7 +54,7 @@ def repeat_history_rows(
     prompt, without which its chains cite purchases that never happened.
     """
     rows = []
-    for sequence in interactions.training_sequences():
+    for sequence in filter(len, interactions.training_sequences()):
         history = sequence[: int(rng.integers(1, len(sequence) + 1))][-prompter.max_history :]
         names = [prompter.name(int(item)) for item in history]
         answer = [token for item in history for token in prompter.name_ids(int(item))]

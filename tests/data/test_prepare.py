@@ -1,4 +1,4 @@
-"""Stage `data`: deduplication, k-core, leave-one-out, counts, and settings that cannot work."""
+"""Stage `data`: deduplication, k-core, splits, counts, and settings that cannot work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from gream import artifacts
-from gream.data.prepare import DataConfig, Prepared, k_core, prepare, run
+from gream.data.keep import Prepared, k_core, prepare
+from gream.data.prepare import DataConfig, run
 from gream.data.sources import ITEM_SCHEMA, PURCHASE_SCHEMA, Source
 from gream.data.store import TEST, load_catalogue, load_interactions
 from gream.errors import InputError
@@ -22,7 +23,7 @@ REAL = Path(os.environ.get("GREAM_DATA", Path(__file__).parents[3] / "shared" / 
 
 def _source(purchases: str, items: str) -> Source:
     """`ax` is a purchase of item x by user a; every letter of `items` is an item."""
-    rows = [(pair[0], pair[1], 100 + time) for time, pair in enumerate(purchases.split())]
+    rows = [(pair[0], pair[1], 100 + time, None) for time, pair in enumerate(purchases.split())]
     texts = [(item, item.upper(), "", "", [], None) for item in items]
     return Source(
         pl.DataFrame(texts, schema=ITEM_SCHEMA, orient="row"),
@@ -158,19 +159,139 @@ def test_stage_reads_a_persons_own_csv(tmp_path: Path) -> None:
     assert load_interactions(folder).sequences[1].tolist() == [1, 2, 3]
 
 
-def test_broken_input_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_too_many_unusable_rows_are_an_error_and_leave_nothing_behind(tmp_path: Path) -> None:
     raw = _write_jsonl(tmp_path / "raw")
     with (raw / "sequences.jsonl").open("a") as handle:
-        handle.write('{"user_id": "u9", "item_ids": [1')
-    with pytest.raises(InputError, match=r"sequences\.jsonl, line 7"):
-        run(DataConfig(run_dir=str(tmp_path / "run"), source="jsonl", path=str(raw)))
+        handle.write('{"user_id": "u9", "item_ids": [1\n' * 3)
+    settings = {"run_dir": str(tmp_path / "run"), "source": "jsonl", "path": str(raw)}
+    # 6 items, 6 users, 30 purchases and 3 broken lines.
+    message = r"3 of 45 rows cannot be used, but at most 5% may be .*line 7.*raise `max_unusable`"
+    with pytest.raises(InputError, match=message):
+        run(DataConfig(**settings))
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_few_unusable_rows_are_told_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = _write_jsonl(tmp_path / "raw")
+    with (raw / "sequences.jsonl").open("a") as handle:
+        handle.write('{"user_id": "u9", "item_ids": [1\n' * 3)
+    settings = {"run_dir": str(tmp_path / "run"), "source": "jsonl", "path": str(raw), "max_unusable": 0.07}
+    with caplog.at_level("INFO", logger="gream"):
+        run(DataConfig(**settings))
+    assert any("3 of 45 rows left out, no complete JSON object" in line for line in caplog.messages)
+    counts = artifacts.read_manifest(tmp_path / "run" / "data", stage="data").counts
+    assert counts["rows_unusable"] == {"no complete JSON object": 3}
+    assert counts["interactions"] == 30
+
+
+def _by_part(prepared: Prepared) -> list[tuple[str, str]]:
+    """Each user's items with the first letter of their part: ("a", "xT yT zV")."""
+    ids, letters = prepared.catalogue.item_ids, "TVX"
+    found = prepared.interactions
+    return [
+        (user, " ".join(ids[item] + letters[mark] for item, mark in zip(items, marks, strict=True)))
+        for user, items, marks in zip(found.user_ids, found.sequences, found.splits, strict=True)
+    ]
+
+
+def test_temporal_split_cuts_everybody_at_the_same_time_and_keeps_short_users() -> None:
+    source = _source("ax ay bx az bz cx cy cz dw ew", "wxyz")  # times 100 to 109
+    prepared = prepare(source, core=1, deduplicate=True, split="temporal")
+    assert _by_part(prepared) == [
+        ("a", "xT yT zT"),
+        ("b", "xT zT"),
+        ("c", "xT yT zT"),
+        ("d", "wV"),
+        ("e", "wX"),
+    ]
+    assert prepared.counts["training_purchases"] == 8
+    assert prepared.counts["test_purchases_without_history"] == 1
+    assert prepared.interactions.cases(TEST) == []
+
+
+def test_temporal_split_orders_by_time_whatever_the_source_says() -> None:
+    source = _source("ax ay az bx by bz cx cy cz dx", "xyz")
+    times = pl.Series([5, 1, 9, 3, 3, 2, 6, 7, 4, 8])
+    source = Source(source.items, source.purchases.with_columns(timestamp=times))
+    prepared = prepare(source, core=1, deduplicate=True, split="temporal")
+    assert _by_part(prepared) == [("a", "yT xT zX"), ("b", "zT xT yT"), ("c", "zT xT yT"), ("d", "xV")]
+    assert prepared.timestamps.to_list() == [1, 5, 9, 2, 3, 3, 4, 6, 7, 8]
+
+
+def test_temporal_split_drops_and_counts_purchases_without_a_time() -> None:
+    source = _source("ax ax ay bx by bz cx cy cz dx dy dz", "xyz")
+    times = pl.Series([None, *range(1, 12)])
+    source = Source(source.items, source.purchases.with_columns(timestamp=times))
+    prepared = prepare(source, core=1, deduplicate=True, split="temporal")
+    assert _by_part(prepared)[0] == ("a", "xT yT")  # the second purchase of x, whose time is known
+    assert prepared.counts["interactions_dropped_without_time"] == 1
+    assert prepared.counts["interactions_dropped_repeated"] == 0
+
+
+def test_temporal_split_without_any_times_says_so() -> None:
+    source = _source("ax ay bx by", "xy")
+    source = Source(source.items, source.purchases.with_columns(timestamp=pl.lit(None, dtype=pl.Int64)))
+    with pytest.raises(InputError, match=r"Nothing is left of 4 purchases .* dropping 4 without a time"):
+        prepare(source, core=1, deduplicate=True, split="temporal")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_to_learn_from_is_later_than_anything_asked(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pairs = [f"{'abcdefgh'[rng.integers(8)]}{'pqrstuvwxyz'[rng.integers(11)]}" for _ in range(150)]
+    source = _source(" ".join(pairs), "pqrstuvwxyz")
+    times = pl.Series(rng.integers(0, 60, 150).tolist() if seed % 2 else rng.permutation(150).tolist())
+    source = Source(source.items, source.purchases.with_columns(timestamp=times))
+    prepared = prepare(source, core=2, deduplicate=bool(seed % 3), split="temporal")
+    marks = np.concatenate(prepared.interactions.splits)
+    kept = prepared.timestamps.to_numpy()
+    assert kept[marks == 0].max() < kept[marks == 1].min() and kept[marks == 1].max() < kept[marks == 2].min()
+    learnt = [items.tolist() for items in prepared.interactions.training_sequences()]
+    for case in prepared.interactions.cases(TEST):
+        assert case.history.tolist()[: len(learnt[case.user])] == learnt[case.user]
+    for what in ("users", "items", "interactions"):
+        dropped = sum(n for key, n in prepared.counts.items() if key.startswith(f"{what}_dropped"))
+        assert prepared.counts[f"{what}_in"] == prepared.counts[what] + dropped
+
+
+def test_simulator_can_be_split_by_time(tmp_path: Path) -> None:
+    run(DataConfig(run_dir=str(tmp_path), num_items=120, num_customers=200, split="temporal"))
+    read = load_interactions(tmp_path / "data")
+    cases = read.cases(TEST)
+    assert len({case.user for case in cases}) < len(cases) < 200 * 14 / 5  # some have several, most have none
+    counts = artifacts.read_manifest(tmp_path / "data", stage="data").counts
+    assert 0 < counts["best_reachable_recall@10"] < 1
+
+
+def test_reviews_of_kept_purchases_are_kept(tmp_path: Path) -> None:
+    source = _source("ax ay az bx", "xyz")
+    assert prepare(source, core=1, deduplicate=True).reviews is None
+    texts = source.purchases.with_columns(review=pl.Series(["good", None, "bad", "gone"]))
+    prepared = prepare(Source(source.items, texts), core=1, deduplicate=True)
+    assert prepared.reviews is not None and prepared.reviews.to_list() == ["good", None, "bad"]
+
+
+def test_stage_writes_reviews_where_the_source_has_some(tmp_path: Path) -> None:
+    lines = [
+        "who,sku,said",
+        *(f"u{u},s{(u + step) % 4},text {u}{step}" for u in range(4) for step in range(3)),
+    ]
+    (tmp_path / "p.csv").write_text("\n".join(lines))
+    columns = {"user": "who", "item": "sku", "review": "said"}
+    for name, used in (("with", columns), ("without", {"user": "who", "item": "sku"})):
+        path = str(tmp_path / "p.csv")
+        run(DataConfig(run_dir=str(tmp_path / name), source="table", path=path, columns=used, core=3))
+    rows = pl.read_parquet(tmp_path / "with" / "data" / "interactions.parquet")
+    assert rows["review"].to_list() == [f"text {u}{step}" for u in range(4) for step in range(3)]
+    assert "review" not in pl.read_parquet(tmp_path / "without" / "data" / "interactions.parquet").columns
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "excel"}, r"`source` is 'excel'; choose one of `simulator`, `jsonl`, `table`"),
+        ({"source": "excel"}, r"`source` is 'excel'; choose one of `simulator`, `table`, `jsonl`"),
+        ({"split": "random"}, r"`split` is 'random'; choose one of `leave_one_out`, `temporal`"),
+        ({"max_unusable": 5.0}, r"`max_unusable` is 5\.0, but it is a share of rows; give 0 to 1"),
         ({"core": 0}, r"`core` is 0; give at least 1"),
         ({"source": "jsonl"}, r"`path` is empty; `source: jsonl` reads files"),
         ({"source": "jsonl", "path": "not/there"}, r"not/there does not exist; correct `path`"),

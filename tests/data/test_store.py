@@ -41,9 +41,16 @@ BOUGHT = Interactions(
 )
 
 
-def _save(folder: Path, stage: str = "data", timestamps: pl.Series | None = None) -> Path:
+def _save(
+    folder: Path,
+    stage: str = "data",
+    *,
+    bought: Interactions = BOUGHT,
+    timestamps: pl.Series | None = None,
+    reviews: pl.Series | None = None,
+) -> Path:
     with artifacts.writing(folder, stage=stage, config={}, inputs={}, seed=0) as draft:
-        save_dataset(draft.path, SHOP, BOUGHT, timestamps=timestamps)
+        save_dataset(draft.path, SHOP, bought, timestamps=timestamps, reviews=reviews)
     return folder
 
 
@@ -86,6 +93,42 @@ def test_test_case_sees_the_validation_purchase_and_validation_case_does_not_see
     validation = [(case.user, case.history.tolist(), case.target) for case in BOUGHT.cases(VALIDATION)]
     assert test == [(0, [2, 0, 1], 2), (1, [1, 0], 2)]
     assert validation == [(0, [2, 0], 1), (1, [1], 0)]
+
+
+# User 0 has only test purchases, user 1 one purchase, user 2 none to learn from and one of each other part.
+UNEVEN = Interactions(
+    user_ids=["a", "b", "c", "d"],
+    sequences=[np.array([0, 1, 2]), np.array([1]), np.array([2, 0]), np.array([0, 1])],
+    splits=[
+        np.array([TEST, TEST, TEST], dtype=np.int8),
+        np.array([TRAIN], dtype=np.int8),
+        np.array([VALIDATION, TEST], dtype=np.int8),
+        np.array([TRAIN, TRAIN], dtype=np.int8),
+    ],
+)
+
+
+def test_users_may_have_no_or_several_test_purchases_and_nothing_to_learn_from() -> None:
+    assert [items.tolist() for items in UNEVEN.training_sequences()] == [[], [1], [], [0, 1]]
+    assert [(c.user, c.history.tolist(), c.target) for c in UNEVEN.cases(TEST)] == [
+        (0, [0], 1), (0, [0, 1], 2), (2, [2], 0),
+    ]  # fmt: skip
+
+
+def test_a_purchase_that_nothing_came_before_is_no_case() -> None:
+    assert UNEVEN.cases(VALIDATION) == []
+
+
+def test_uneven_interactions_read_back_as_they_were_written(tmp_path: Path) -> None:
+    read = load_interactions(_save(tmp_path / "data", bought=UNEVEN))
+    assert [items.tolist() for items in read.sequences] == [[0, 1, 2], [1], [2, 0], [0, 1]]
+    assert [marks.tolist() for marks in read.splits] == [[2, 2, 2], [0], [1, 2], [0, 0]]
+
+
+def test_reviews_stand_beside_their_purchases(tmp_path: Path) -> None:
+    reviews = pl.Series(["good", None, "", "caf\u00e9", None, None, "x"])
+    rows = pl.read_parquet(_save(tmp_path / "data", reviews=reviews) / "interactions.parquet")
+    assert rows["review"].to_list() == reviews.to_list()
 
 
 def test_lookup_translates_in_order() -> None:
