@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _USAGE = """usage: gream run RECIPE [--key value ...]
        gream STAGE --config FILE [--key value ...]
+       gream data --inspect FILE_OR_FOLDER
        gream recommend RUN (--history ID,ID | --user ID) [--mode reasoning] [--k 10] [--engine vllm]
        gream serve RUN [--port 8000] [--engine vllm]
 
@@ -68,7 +69,11 @@ def _dispatch(words: list[str]) -> int:
         print(__version__)
         return 0
     command, rest = words[0], words[1:]
-    commands: dict[str, Callable[[list[str]], int]] = {"run": _run, "recommend": _recommend, "serve": _serve}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _run,
+        "recommend": _recommend,
+        "serve": _serve,
+    }
     if command in commands:
         return commands[command](rest)
     return _stage(command, rest)
@@ -81,6 +86,9 @@ def _stage(stage: str, words: list[str]) -> int:
         raise InputError(
             f"`{stage}` is no command of gream; known: run, recommend, serve, {', '.join(STAGES)}."
         )
+    task = _TASKS.get((stage, words[0].partition("=")[0])) if words else None
+    if task:
+        return task(words)
     module = stage_module(stage)
     if _asks_for_help(words, module.CONFIG, f"gream {stage} --config FILE"):
         return 0
@@ -88,6 +96,27 @@ def _stage(stage: str, words: list[str]) -> int:
     module.run(config)
     report_stage(config)
     return 0
+
+
+def _inspect(words: list[str]) -> int:
+    from gream.data.inspect import inspect
+
+    places = _values(words)
+    if len(places) != 1 or not places[0]:
+        raise InputError("`gream data --inspect` needs one file or folder, and nothing else.")
+    print(inspect(Path(places[0])), end="")
+    return 0
+
+
+def _values(words: list[str]) -> list[str]:
+    """Words after the first, and what stands behind its `=`."""
+    _, has_value, value = words[0].partition("=")
+    return [*([value] if has_value else []), *words[1:]]
+
+
+_TASKS: dict[tuple[str, str], Callable[[list[str]], int]] = {
+    ("data", "--inspect"): _inspect,
+}
 
 
 def _run(words: list[str]) -> int:

@@ -69,6 +69,19 @@ def test_unknown_key_names_file_key_and_the_nearest(
         assert "1-data.yaml" in error and "did you mean `num_items`" in error
 
 
+def test_inspect_prints_a_recipe_and_wants_one_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text("user,item\na,b\n")
+    for words in (["--inspect", str(file)], [f"--inspect={file}"]):
+        assert main(["data", *words]) == 0
+        assert "source: table" in capsys.readouterr().out
+    for words in (["--inspect"], ["--inspect="], ["--inspect", str(file), "--core", "2"]):
+        assert "needs one file or folder, and nothing else" in _mistake(capsys, "data", *words)
+    assert "does not exist" in _mistake(capsys, "data", "--inspect", str(tmp_path / "x"))
+
+
 def test_recipe_without_files_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no numbered YAML" in _mistake(capsys, "run", str(tmp_path))
     assert "is no folder" in _mistake(capsys, "run", str(tmp_path / "x"))
