@@ -56,13 +56,13 @@ def test_users_with_too_few_purchases(tmp_path: Path, mistake: Mistake) -> None:
     assert "core" in error and "5" in error
 
 
-def test_truncated_jsonl_line(tmp_path: Path, mistake: Mistake) -> None:
+def test_file_of_which_much_is_broken(tmp_path: Path, mistake: Mistake) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
     (folder / "items.jsonl").write_text('{"item_id": "a", "title": "A"}\n{"item_id": "b", "ti')
     (folder / "sequences.jsonl").write_text('{"user_id": "u", "item_ids": ["a"]}\n')
     error = mistake("data", "--source", "jsonl", "--path", str(folder), output="data")
-    assert "items.jsonl" in error and "line 2" in error
+    assert "items.jsonl" in error and "line 2" in error and "1 of 4 rows" in error and "max_unusable" in error
 
 
 def _data(folder: Path, catalogue: Catalogue, interactions: Interactions) -> None:
@@ -70,14 +70,14 @@ def _data(folder: Path, catalogue: Catalogue, interactions: Interactions) -> Non
         save_dataset(draft.path, catalogue, interactions)
 
 
-def test_item_without_any_text(
+def test_catalogue_without_any_text(
     tmp_path: Path, mistake: Mistake, catalogue: Catalogue, interactions: Interactions
 ) -> None:
-    blank = {name: [*getattr(catalogue, name)] for name in ("titles", "descriptions", "brands", "categories")}
-    for name, values in blank.items():
-        values[7] = () if name == "categories" else ""
-    _data(tmp_path, Catalogue(item_ids=catalogue.item_ids, prices=catalogue.prices, **blank), interactions)
-    assert "item-7" in mistake("text", output="text")
+    empty = [""] * len(catalogue)
+    blank = Catalogue(catalogue.item_ids, empty, empty, empty, [()] * len(catalogue), catalogue.prices)
+    _data(tmp_path, blank, interactions)
+    assert main(["text", "--run_dir", str(tmp_path)]) == 0
+    assert "collaborative" in mistake("embed", output="embeddings")
 
 
 def test_embedding_that_is_no_number(

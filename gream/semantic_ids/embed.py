@@ -1,38 +1,54 @@
 """Stage `embed`: one vector for each item, from its text and, if wanted, from who bought what with it.
 
-The text part is TF-IDF with a truncated SVD, which needs no download, or any Hugging Face encoder or causal
-language model with mask-weighted mean pooling of the last hidden layer (GREAM, arXiv 2510.20815; there
-without the L2 norm). The collaborative part factorises the shifted positive pointwise mutual information of
-training purchases (Levy and Goldberg 2014, for words); fusing it in is ours.
+The text part is TF-IDF with a truncated SVD (`tfidf`), which needs no download, or any Hugging Face model
+(`encoder`; GREAM, arXiv 2510.20815, takes a language model, and no L2 norm). The collaborative part
+(`collaborative`) is learnt from training purchases alone; fusing it in is ours, and `evidence` says on the
+validation split at which weight it predicts best.
+
+With a Hugging Face model it also runs on several processes: `torchrun --nproc_per_node 2 -m
+gream.semantic_ids.embed --config FILE`, or `accelerate launch` in its place. A run that was stopped goes on.
 
 Legend: N items, D embedding.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gream import artifacts
 from gream.arguments import StageConfig, input_folder, option
-from gream.data.store import load_catalogue, load_interactions
+from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
 from gream.errors import InputError
+from gream.semantic_ids import evidence
+from gream.semantic_ids.collaborative import METHODS, als_vectors, ppmi_vectors
+from gream.semantic_ids.encoding import Team, encode_resumable, find_team
+from gream.semantic_ids.evidence_plot import plot
 from gream.semantic_ids.item_text import load_item_text
+from gream.semantic_ids.tfidf import fit_text_space
+from gream.semantic_ids.vectors import fuse, normalised
+
+if TYPE_CHECKING:
+    from gream.semantic_ids.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
 STAGE = "embed"
 EMBEDDINGS_FILE = "embeddings.npy"
+TEXT_VECTORS_FILE = "text.npy"
+COLLABORATIVE_FILE = "collaborative.npy"
+REPORT_FILE = "embeddings_report.json"
+PLOT_FILE = "evidence.png"
 TFIDF = "tfidf"
-MAX_TERMS = 100_000  # most frequent words and word pairs that TF-IDF keeps; ours
-SVD_ITERATIONS = 7  # power iterations of the randomised SVD; ours
 
 
 @dataclass(kw_only=True)
@@ -43,12 +59,16 @@ class EmbedConfig(StageConfig):
     data: str = input_folder("data", doc="folder written by `gream data`")
     text: str = input_folder("text", doc="folder written by `gream text`")
     encoder: str = option(TFIDF, doc="`tfidf`, or the name or folder of a Hugging Face encoder or causal LM")
-    dim: int = option(128, doc="width of the TF-IDF part and of the collaborative part, at most")
-    max_tokens: int = option(512, doc="tokens of a text that a Hugging Face encoder reads")
+    dim: int = option(256, doc="width of the TF-IDF part and of the collaborative part, at most")
+    max_tokens: int = option(512, doc="tokens of a text that a Hugging Face encoder reads, at most")
     batch_size: int = option(32, doc="texts at once in a Hugging Face encoder")
     collaborative: float = option(0.0, doc="weight of the collaborative part, 0 (text only) to 1")
-    window: int = option(5, doc="purchases of one user at most this far apart count as bought together")
-    shift: float = option(1.0, doc="k of the shifted PPMI: log k is subtracted from the mutual information")
+    collaborative_method: str = option("ppmi", doc="ppmi (what is bought near an item) or als (by whom)")
+    window: int = option(3, doc="ppmi: purchases of one user at most this far apart count as bought together")
+    shift: float = option(5.0, doc="ppmi: k of the shift; log k is subtracted from the mutual information")
+    iterations: int = option(15, doc="als: how often users and items are solved for in turn")
+    regularization: float = option(10.0, doc="als: weight of the squared factors in the loss")
+    alpha: float = option(40.0, doc="als: confidence of one purchase; what was not bought has 1")
 
     def inputs(self) -> dict[str, Path]:
         """Inputs of the stage; an encoder in a folder is one too."""
@@ -60,45 +80,36 @@ CONFIG = EmbedConfig
 
 
 def run(config: EmbedConfig) -> None:
-    """Write `embeddings.npy`, (N, D) float32.
+    """Write `embeddings.npy`, (N, D) float32, its two parts, and how well each predicts the next item.
 
     Raises:
-        InputError: settings out of range, inputs that do not fit each other, or a vector that is no number.
+        InputError: settings out of range, inputs that do not fit each other, no text and no weight for
+            purchases, or a vector that is no number.
     """
     _check(config)
     catalogue = load_catalogue(config.locate("data"))
-    texts = load_item_text(config.locate("text"))
-    if len(texts) != len(catalogue):
-        raise InputError(
-            f"{config.locate('text')} has {len(texts):,} texts, but {config.locate('data')} has "
-            f"{len(catalogue):,} items; run `gream text` again."
-        )
-    with artifacts.writing(
-        config.output_path,
-        stage=STAGE,
-        config=config.recorded(),
-        inputs=config.inputs(),
-        seed=config.seed,
-    ) as draft:
-        vectors = _text_part(texts, config)
-        require_finite(vectors, catalogue.item_ids, f"encoder `{config.encoder}`")
-        draft.counts.update(items=len(texts), text_dim=vectors.shape[1], collaborative_dim=0)
-        draft.counts["items_without_known_words"] = int((~vectors.any(axis=1)).sum())
-        if config.collaborative > 0:
-            sequences = load_interactions(config.locate("data")).training_sequences()
-            bought = collaborative_vectors(
-                sequences,
-                len(texts),
-                dim=config.dim,
-                window=config.window,
-                shift=config.shift,
-                seed=config.seed,
+    texts = _texts(config, len(catalogue))
+    team = find_team()
+    resume = config.output_path.parent / f".{config.output}.resume"
+    with contextlib.ExitStack() as stack:
+        draft = None
+        if team.is_main:
+            draft = stack.enter_context(
+                artifacts.writing(
+                    config.output_path,
+                    stage=STAGE,
+                    config=config.recorded(),
+                    inputs=config.inputs(),
+                    seed=config.seed,
+                )
             )
-            draft.counts["collaborative_dim"] = bought.shape[1]
-            draft.counts["items_without_collaborative_part"] = int((~bought.any(axis=1)).sum())
-            vectors = fuse(vectors, bought, config.collaborative)
-        np.save(draft.path / EMBEDDINGS_FILE, vectors)
-    logger.info("%s; in %s", ", ".join(f"{k} {v:,}" for k, v in draft.counts.items()), config.output_path)
+        text = _text_part(texts, config, draft, team, resume)
+        if draft is not None:
+            draft.counts.update(items=len(texts), items_without_text=texts.count(""), processes=team.size)
+            _finish(draft, text, catalogue, load_interactions(config.locate("data")), config)
+    if team.is_main:
+        shutil.rmtree(resume, ignore_errors=True)
+    team.wait()  # nobody reads the folder before it is there
 
 
 def load_embeddings(folder: Path) -> np.ndarray:
@@ -110,6 +121,17 @@ def load_embeddings(folder: Path) -> np.ndarray:
     artifacts.read_manifest(folder, stage=STAGE)
     vectors: np.ndarray = np.load(folder / EMBEDDINGS_FILE, allow_pickle=False)
     return vectors
+
+
+def load_collaborative(folder: Path) -> np.ndarray | None:
+    """Read the (N, D) float32 collaborative vectors, whatever their weight; None if none could be learnt.
+
+    Raises:
+        InputError: the folder is not the output of `gream embed`.
+    """
+    artifacts.read_manifest(folder, stage=STAGE)
+    file = folder / COLLABORATIVE_FILE
+    return np.load(file, allow_pickle=False) if file.is_file() else None
 
 
 def require_finite(vectors: np.ndarray, item_ids: Sequence[str], where: str) -> None:
@@ -127,120 +149,131 @@ def require_finite(vectors: np.ndarray, item_ids: Sequence[str], where: str) -> 
         )
 
 
-def tfidf_vectors(texts: Sequence[str], *, dim: int, seed: int) -> np.ndarray:
-    """Embed texts by words and word pairs: TF-IDF, truncated SVD, L2 norm.
-
-    A text of which no word is known gets a zero vector.
-
-    Returns:
-        (N, D) float32; D is `dim`, or less where the texts or their words are fewer.
-
-    Raises:
-        InputError: texts without a single word.
-    """
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_TERMS, dtype=np.float32
-    )
-    try:
-        terms = vectorizer.fit_transform(texts)
-    except ValueError as error:
+def _texts(config: EmbedConfig, num_items: int) -> list[str]:
+    """Read the texts; refuse those of another catalogue, and none at all where they have a weight."""
+    texts = load_item_text(config.locate("text"))
+    if len(texts) != num_items:
         raise InputError(
-            f"The item texts hold no word to embed ({error}); give the items titles, or choose a "
-            "Hugging Face model as `encoder`."
-        ) from error
-    scores, _ = _factorise(terms, dim, seed)
-    return normalised(scores)
+            f"{config.locate('text')} has {len(texts):,} texts, but {config.locate('data')} has "
+            f"{num_items:,} items; run `gream text` again."
+        )
+    if not any(texts) and config.collaborative < 1:
+        raise InputError(
+            f"{config.locate('text')}: no item has a text, but `collaborative` is {config.collaborative:g}, "
+            "which leaves weight for texts; set it to 1, or give the items titles."
+        )
+    return texts
 
 
-def collaborative_vectors(
-    sequences: Sequence[np.ndarray], num_items: int, *, dim: int, window: int, shift: float, seed: int
-) -> np.ndarray:
-    """Embed items by what was bought near them: shifted PPMI, truncated SVD, L2 norm.
+def _text_part(
+    texts: list[str], config: EmbedConfig, draft: artifacts.Draft | None, team: Team, resume: Path
+) -> np.ndarray | None:
+    """Vectors of the texts (N, width) in the main process, None without any text and in other processes."""
+    if not any(texts):
+        return None
+    if config.encoder != TFIDF:
+        vectors = encode_resumable(
+            texts,
+            lambda: _load_encoder(config),
+            batch_size=config.batch_size,
+            folder=resume,
+            key=_key(texts, config),
+            team=team,
+        )
+        return None if vectors is None else normalised(vectors)
+    if draft is None:
+        return None
+    space, vectors = fit_text_space(texts, dim=config.dim, seed=config.seed)
+    space.save(draft.path)
+    return vectors
 
-    Args:
-        sequences: purchases of each user that may be learnt from, oldest first.
-        num_items: N.
-        dim: number of singular vectors kept, at most.
-        window: largest distance in a sequence that counts as together.
-        shift: k >= 1; log k is subtracted from the mutual information.
-        seed: seed of the randomised SVD.
 
-    Returns:
-        (N, D) float32; zero for items that share no window with another.
+def _load_encoder(config: EmbedConfig) -> Encoder:
+    # Imported here: torch and transformers take seconds that TF-IDF does not need.
+    from gream.semantic_ids.encoder import load_encoder
+
+    return load_encoder(config.encoder, max_tokens=config.max_tokens)
+
+
+def _key(texts: list[str], config: EmbedConfig) -> str:
+    """Fingerprint of everything that the text vectors depend on."""
+    folder = config.inputs().get("encoder")
+    encoder = artifacts.fingerprint(folder) if folder else config.encoder
+    told = json.dumps([texts, encoder, config.max_tokens, config.batch_size])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _finish(
+    draft: artifacts.Draft,
+    text: np.ndarray | None,
+    catalogue: Catalogue,
+    interactions: Interactions,
+    config: EmbedConfig,
+) -> None:
+    """Write everything that follows from the text vectors."""
+    bought = _collaborative_part(interactions.training_sequences(), len(catalogue), config)
+    for part, source, file in (
+        (text, f"encoder `{config.encoder}`", TEXT_VECTORS_FILE),
+        (bought, f"collaborative_method `{config.collaborative_method}`", COLLABORATIVE_FILE),
+    ):
+        if part is not None:
+            require_finite(part, catalogue.item_ids, source)
+            np.save(draft.path / file, part)
+    vectors = fuse(text, bought, config.collaborative)
+    np.save(draft.path / EMBEDDINGS_FILE, vectors)
+    draft.counts.update(
+        dim=vectors.shape[1],
+        text_dim=0 if text is None else text.shape[1],
+        collaborative_dim=0 if bought is None else bought.shape[1],
+        items_without_known_words=_zeros(text, len(catalogue)),
+        items_without_collaborative_part=_zeros(bought, len(catalogue)),
+    )
+    if text is not None or bought is not None:
+        sample = evidence.draw_cases(interactions, len(catalogue), seed=config.seed)
+        report = evidence.measure(text, bought, sample, weight=config.collaborative)
+        (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+        plot(draft.path / PLOT_FILE, report)
+        logger.info("%s", evidence.table(report))
+    logger.info("%s; in %s", ", ".join(f"{k} {v:,}" for k, v in draft.counts.items()), config.output_path)
+
+
+def _collaborative_part(
+    sequences: list[np.ndarray], num_items: int, config: EmbedConfig
+) -> np.ndarray | None:
+    """Collaborative vectors, also where their weight is 0: the evidence compares them.
 
     Raises:
-        InputError: no two items are ever bought together.
+        InputError: they have a weight, but nothing can be learnt.
     """
-    information = shifted_ppmi(cooccurrence(sequences, num_items, window), shift)
-    if information.nnz == 0:
+    size = {"dim": config.dim, "seed": config.seed}
+    if config.collaborative_method == "ppmi":
+        bought = ppmi_vectors(sequences, num_items, window=config.window, shift=config.shift, **size)
+    else:
+        bought = als_vectors(
+            sequences,
+            num_items,
+            iterations=config.iterations,
+            regularization=config.regularization,
+            alpha=config.alpha,
+            **size,
+        )
+    if bought is None and config.collaborative > 0:
         raise InputError(
             "No two items stand out as bought together in the training purchases, but `collaborative` is "
             "above 0; set it to 0, widen `window`, or lower `shift`."
         )
-    scores, strengths = _factorise(information, dim, seed)
-    # U S^(1/2): half of each singular value belongs to the item, half to its context.
-    return normalised(scores / np.sqrt(np.maximum(strengths, np.finfo(np.float32).tiny)))
+    if bought is None:
+        logger.info("No two items stand out as bought together, so there are no collaborative vectors.")
+    return bought
 
 
-def cooccurrence(sequences: Sequence[np.ndarray], num_items: int, window: int) -> sp.csr_array:
-    """Count how often two different items are at most `window` apart in one sequence: symmetric (N, N)."""
-    lefts, rights = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for sequence in sequences:
-        for distance in range(1, min(window, len(sequence) - 1) + 1):
-            lefts.append(sequence[:-distance])
-            rights.append(sequence[distance:])
-    left, right = np.concatenate(lefts), np.concatenate(rights)
-    left, right = left[left != right], right[left != right]
-    ones = np.ones(2 * len(left), dtype=np.float32)
-    rows, columns = np.concatenate([left, right]), np.concatenate([right, left])
-    return sp.coo_array((ones, (rows, columns)), shape=(num_items, num_items)).tocsr()
-
-
-def shifted_ppmi(counts: sp.csr_array, shift: float) -> sp.csr_array:
-    """Turn symmetric counts into max(0, log(n_ij n / (n_i n_j)) - log k) with k = `shift`."""
-    table = counts.tocoo()
-    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    rows, columns = table.coords
-    # n_i and n_j are at least n_ij, which is positive in a stored cell, so nothing divides by 0.
-    ratio = table.data * totals.sum() / (totals[rows] * totals[columns])
-    values = np.maximum(np.log(ratio) - np.log(shift), 0).astype(np.float32)
-    information = sp.coo_array((values, (rows, columns)), shape=counts.shape).tocsr()
-    information.eliminate_zeros()
-    return information
-
-
-def fuse(text: np.ndarray, collaborative: np.ndarray, weight: float) -> np.ndarray:
-    """Join both parts: a dot product is then (1 - weight) times the texts' plus weight times the others'."""
-    fused: np.ndarray = np.concatenate([np.sqrt(1 - weight) * text, np.sqrt(weight) * collaborative], axis=1)
-    return fused.astype(np.float32)
-
-
-def normalised(vectors: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1; rows of zeros stay zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: np.ndarray = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return scaled
-
-
-def _text_part(texts: Sequence[str], config: EmbedConfig) -> np.ndarray:
-    if config.encoder == TFIDF:
-        return tfidf_vectors(texts, dim=config.dim, seed=config.seed)
-    # Imported here: torch and transformers take seconds that TF-IDF does not need.
-    from gream.semantic_ids.pooling import encode_texts
-
-    vectors = encode_texts(texts, config.encoder, max_tokens=config.max_tokens, batch_size=config.batch_size)
-    return normalised(vectors)
-
-
-def _factorise(matrix: sp.csr_array, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Truncated SVD: U S (N, D) and the singular values (D,); scikit-learn fixes the signs."""
-    svd = TruncatedSVD(min(dim, *matrix.shape), n_iter=SVD_ITERATIONS, random_state=seed)
-    scores = svd.fit_transform(matrix)
-    return np.asarray(scores, dtype=np.float32), np.asarray(svd.singular_values_, dtype=np.float32)
+def _zeros(vectors: np.ndarray | None, num_items: int) -> int:
+    return num_items if vectors is None else int((~vectors.any(axis=1)).sum())
 
 
 def _check(config: EmbedConfig) -> None:
     """Refuse settings out of range, all at once."""
+    method = config.collaborative_method
     problems = [
         f"`{name}` is {value}, but must be {wanted}"
         for name, value, fine, wanted in (
@@ -248,10 +281,20 @@ def _check(config: EmbedConfig) -> None:
             ("max_tokens", config.max_tokens, config.max_tokens >= 1, "at least 1"),
             ("batch_size", config.batch_size, config.batch_size >= 1, "at least 1"),
             ("collaborative", config.collaborative, 0 <= config.collaborative <= 1, "from 0 to 1"),
+            ("collaborative_method", method, method in METHODS, " or ".join(METHODS)),
             ("window", config.window, config.window >= 1, "at least 1"),
             ("shift", config.shift, config.shift >= 1, "at least 1"),
+            ("iterations", config.iterations, config.iterations >= 1, "at least 1"),
+            ("regularization", config.regularization, config.regularization >= 0, "at least 0"),
+            ("alpha", config.alpha, config.alpha > 0, "above 0"),
         )
         if not fine
     ]
     if problems:
         raise InputError(f"{'; '.join(problems)}; correct the recipe of `gream embed`.")
+
+
+if __name__ == "__main__":
+    from gream.cli import run_module
+
+    run_module(STAGE)

@@ -16,13 +16,15 @@ import polars as pl
 
 from gream import artifacts
 from gream.arguments import StageConfig, input_folder, option
-from gream.data.store import CATALOGUE_FILE, Catalogue, load_catalogue
+from gream.data.store import Catalogue, load_catalogue
 from gream.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 STAGE = "text"
 TEXT_FILE = "item_text.parquet"
+
+_NAMED_IDS = 3  # items without a text that the log names before it only counts them
 
 
 @dataclass(kw_only=True)
@@ -38,13 +40,12 @@ CONFIG = TextConfig
 
 
 def run(config: TextConfig) -> None:
-    """Write `item_text.parquet` with the columns item and text.
+    """Write `item_text.parquet` with the columns item and text; an item that has no text gets an empty one.
 
     Raises:
-        InputError: an item without any text.
+        InputError: `max_description` is negative, or the input is no data folder.
     """
-    data = config.locate("data")
-    catalogue = load_catalogue(data)
+    catalogue = load_catalogue(config.locate("data"))
     with artifacts.writing(
         config.output_path,
         stage=STAGE,
@@ -52,8 +53,7 @@ def run(config: TextConfig) -> None:
         inputs=config.inputs(),
         seed=config.seed,
     ) as draft:
-        where = str(data / CATALOGUE_FILE)
-        texts = item_texts(catalogue, max_description=config.max_description, where=where)
+        texts = item_texts(catalogue, max_description=config.max_description)
         items = np.arange(len(texts), dtype=np.int64)
         pl.DataFrame({"item": items, "text": pl.Series(texts, dtype=pl.String)}).write_parquet(
             draft.path / TEXT_FILE
@@ -61,9 +61,18 @@ def run(config: TextConfig) -> None:
         characters = sum(map(len, texts))
         draft.counts.update(
             items=len(texts),
+            without_text=texts.count(""),
             without_title=sum(not title.strip() for title in catalogue.titles),
             without_description=sum(not text.strip() for text in catalogue.descriptions),
             mean_characters=round(characters / max(len(texts), 1), 1),
+        )
+    empty = [raw for raw, text in zip(catalogue.item_ids, texts, strict=True) if not text]
+    if empty:
+        logger.info(
+            "%s items have no text (%s%s); only their purchases can say what they are",
+            f"{len(empty):,}",
+            ", ".join(empty[:_NAMED_IDS]),
+            ", ..." if len(empty) > _NAMED_IDS else "",
         )
     logger.info("%s; in %s", ", ".join(f"{k} {v:,}" for k, v in draft.counts.items()), config.output_path)
 
@@ -79,16 +88,15 @@ def load_item_text(folder: Path) -> list[str]:
     return texts
 
 
-def item_texts(catalogue: Catalogue, *, max_description: int, where: str) -> list[str]:
-    """Write the text of every item.
+def item_texts(catalogue: Catalogue, *, max_description: int) -> list[str]:
+    """Write the text of every item, empty for one without title, brand, category and description.
 
     Args:
         catalogue: the items.
         max_description: characters of a description that are used.
-        where: what the catalogue was read from, for the message.
 
     Raises:
-        InputError: an item without title, brand, category and description.
+        InputError: `max_description` is negative.
     """
     if max_description < 0:
         raise InputError(
@@ -97,15 +105,7 @@ def item_texts(catalogue: Catalogue, *, max_description: int, where: str) -> lis
     fields = zip(
         catalogue.titles, catalogue.brands, catalogue.categories, catalogue.descriptions, strict=True
     )
-    texts = [compose(*values, max_description=max_description) for values in fields]
-    empty = [item for item, text in enumerate(texts) if not text]
-    if empty:
-        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        raise InputError(
-            f"{where}: item `{catalogue.item_ids[empty[0]]}`{more} has no title, brand, category or "
-            "description to be named by; give it one, or leave it out of the input of `gream data`."
-        )
-    return texts
+    return [compose(*values, max_description=max_description) for values in fields]
 
 
 def compose(

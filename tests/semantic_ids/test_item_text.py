@@ -1,8 +1,9 @@
-"""One text for each item, and none without."""
+"""One text for each item, an empty one where nothing is known."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -52,20 +53,31 @@ def test_the_stage_writes_the_texts_in_item_order(tmp_path: Path, catalogue: Cat
     assert artifacts.read_manifest(tmp_path / "text", stage="text").counts["items"] == len(catalogue)
 
 
-def test_an_item_without_any_text_is_refused_by_its_id(tmp_path: Path) -> None:
-    catalogue = Catalogue(
-        item_ids=["B1", "B2", "B3"],
-        titles=["Lamp", " ", ""],
-        descriptions=["", "", ""],
-        brands=["", "", ""],
-        categories=[(), (), ("",)],
-        prices=np.ones(3, np.float32),
+def test_items_without_any_text_get_an_empty_one_and_are_told(
+    tmp_path: Path, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    blank = {1, 4, 5, 8}
+    bare = dataclasses.replace(
+        catalogue,
+        titles=[" " if item in blank else title for item, title in enumerate(catalogue.titles)],
+        descriptions=[""] * len(catalogue),
+        brands=[""] * len(catalogue),
+        categories=[("",)] * len(catalogue),
     )
-    write_data(tmp_path, catalogue)
-    wanted = r"catalogue\.parquet: item `B2` and 1 more has no title.*leave it out"
-    with pytest.raises(InputError, match=wanted):
+    write_data(tmp_path, bare)
+    with caplog.at_level(logging.INFO):
         run(TextConfig(run_dir=str(tmp_path)))
-    assert not (tmp_path / "text").exists()
+    texts = load_item_text(tmp_path / "text")
+    assert {item for item, text in enumerate(texts) if text == ""} == blank
+    assert artifacts.read_manifest(tmp_path / "text").counts["without_text"] == 4
+    assert "4 items have no text (item-1, item-4, item-5, ...)" in caplog.text
+
+
+def test_no_text_at_all_does_not_stop_the_stage(tmp_path: Path) -> None:
+    catalogue = Catalogue(["a", "b"], ["", ""], ["", ""], ["", ""], [(), ()], np.ones(2, np.float32))
+    write_data(tmp_path, catalogue)
+    run(TextConfig(run_dir=str(tmp_path)))
+    assert load_item_text(tmp_path / "text") == ["", ""]
 
 
 def test_a_description_counts_as_no_text_when_it_is_left_out(tmp_path: Path, catalogue: Catalogue) -> None:
@@ -74,8 +86,9 @@ def test_a_description_counts_as_no_text_when_it_is_left_out(tmp_path: Path, cat
     bare = dataclasses.replace(catalogue, titles=titles, brands=brands, categories=categories)
     write_data(tmp_path, bare)
     run(TextConfig(run_dir=str(tmp_path)))
-    with pytest.raises(InputError, match="item `item-0` has no title"):
-        run(TextConfig(run_dir=str(tmp_path), max_description=0))
+    assert load_item_text(tmp_path / "text")[0] == "Good printers for every day"
+    run(TextConfig(run_dir=str(tmp_path), max_description=0))
+    assert load_item_text(tmp_path / "text")[0] == ""
 
 
 def test_a_negative_length_is_refused(tmp_path: Path, catalogue: Catalogue) -> None:
