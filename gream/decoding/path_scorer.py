@@ -264,7 +264,7 @@ def save_scorer(folder: Path, scorer: PrefixPathScorer, names: Names) -> None:
 
 
 def load_scorer(folder: Path, names: Names) -> PrefixPathScorer:
-    """Read a scorer for inference.
+    """Read a scorer for inference; it goes on with items that were named after it was trained.
 
     Raises:
         InputError: the folder holds no scorer, or one that was made for other names.
@@ -278,8 +278,23 @@ def load_scorer(folder: Path, names: Names) -> PrefixPathScorer:
             f"{names.fingerprint()}; run `gream prm` again, or pass the names that it was trained with."
         )
     scorer = PrefixPathScorer(TrieConstraint(names), ScorerShape(**data["shape"]))
-    scorer.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    weights = load_file(folder / WEIGHTS_FILE)
+    if names.num_trained is not None:
+        weights["rows.weight"] = _rows_of_more_names(weights["rows.weight"], names, scorer.item_nodes)
+    scorer.load_state_dict(weights)
     return scorer.eval().requires_grad_(False)
+
+
+def _rows_of_more_names(rows: Tensor, names: Names, item_nodes: Tensor) -> Tensor:
+    """Move the rows of trained prefixes to their nodes in the trie of all names.
+
+    A prefix that came later gets a row of zeros, so that it stands for the prefixes above it.
+    """
+    known = TrieConstraint(names.trained()).item_nodes  # (trained items, L)
+    moved = rows.new_zeros(int(item_nodes.max()) + 1, rows.shape[1])
+    moved[0] = rows[0]
+    moved[item_nodes[: len(known)]] = rows[known]
+    return moved
 
 
 def _ancestors(constraint: TrieConstraint) -> Tensor:

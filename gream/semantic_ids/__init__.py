@@ -1,5 +1,21 @@
-"""What an item is called: text, embedding, residual codes, one name for each item, and the trie of names.
+"""What an item is called: text, vector, codes, one name for each item, and the trie of names.
 
-Stages `text` (item_text), `embed` and `sids` (build); `layout` holds the shape and spelling of names,
-`residual` the quantiser, `constraint` the trie that lets a search reach real items only.
+In the order of the work:
+
+    item_text.py       stage `text`: one text for each item
+    embed.py           stage `embed`: one vector for each item, from text (tfidf.py; encoder.py, pooling.py,
+                       encoding.py) and purchases (collaborative.py), joined in vectors.py; evidence.py says
+                       at which weight they predict best; new_items.py embeds what comes later
+    build.py           stage `sids`: codes and names
+      quantiser.py       what every fitted quantiser can do
+      residual.py        residual k-means (kmeans.py), plain or balanced
+      rqvae.py, mpq.py   networks, trained with codebook_training.py
+      opq.py             a rotation and its slices
+      index_file.py      names that another tool made
+    collisions.py      one name for each item, also for new ones; adding.py is `gream sids --add`
+    sids_report.py     the figures (neighbourhood.py, predictability.py), sids_plots.py, and the verdict.py;
+                       comparison.py is `gream sids --compare`
+    export.py          `gream export`: files for RecBole and LC-Rec
+    layout.py          shape and spelling of names
+    constraint.py      the trie that lets a search reach real items only
 """

@@ -1,9 +1,7 @@
-"""Stage `sids`: residual codes for every item, and one name for each item, each name for one item.
+"""Stage `sids`: codes for every item by one of four quantisers, one name for each item, and the verdict.
 
-GREAM (arXiv 2510.20815) appends a fifth code to the names that collide, so that names differ in length.
-Ours: all names have the same length. Items that share all codes but the last are spread over the last
-codebook at least cost; only where a group has more items than that codebook has codes, every name gets a
-disambiguation code.
+`gream sids --config FILE` names a catalogue, `gream sids --add FILE` names items that came later (adding.py),
+`gream sids --compare A B` puts two sets of names side by side (comparison.py).
 
 Legend: N items, D embedding, L codebooks, K codes.
 """
@@ -11,35 +9,29 @@ Legend: N items, D embedding, L codebooks, K codes.
 from __future__ import annotations
 
 import logging
-import math
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
-from scipy.optimize import linear_sum_assignment
 
 from gream import artifacts
-from gream.arguments import StageConfig, input_folder, option
-from gream.data.store import load_catalogue
+from gream.arguments import StageConfig, input_files, input_folder, option
+from gream.data.store import Catalogue, load_catalogue, load_interactions
 from gream.errors import InputError
 from gream.semantic_ids import sids_report
-from gream.semantic_ids.embed import load_embeddings, require_finite
-from gream.semantic_ids.layout import Names, SidLayout, load_names, save_names
-from gream.semantic_ids.residual import (
-    balanced_assignment,
-    residual_kmeans,
-    residuals_after,
-    squared_distances,
-)
+from gream.semantic_ids.collisions import unique_names
+from gream.semantic_ids.embed import load_collaborative, load_embeddings, require_finite
+from gream.semantic_ids.index_file import means_of_codes, read_index
+from gream.semantic_ids.layout import Names, load_names, save_names
+from gream.semantic_ids.quantiser import Quantiser, SumQuantiser, encode, load_quantiser, save_quantiser
+from gream.semantic_ids.residual import residual_kmeans
 
 logger = logging.getLogger(__name__)
 
 STAGE = "sids"
-CODEBOOKS_FILE = "codebooks.safetensors"
-HEADROOM = 2  # disambiguation codes for each one in use, so that new items find a name; ours
+METHODS = ("residual_kmeans", "rqvae", "mpq", "opq", "index")
+GRADIENTS = ("straight_through", "rotation")
 
 
 @dataclass(kw_only=True)
@@ -49,20 +41,32 @@ class SidsConfig(StageConfig):
     output: str = option("sids", doc="name of the folder that this stage writes inside run_dir")
     data: str = input_folder("data", doc="folder written by `gream data`")
     embeddings: str = input_folder("embeddings", doc="folder written by `gream embed`")
+    method: str = option("residual_kmeans", doc=f"how items get their codes: {', '.join(METHODS)}")
     num_codebooks: int = option(3, doc="number of codes in a name, L")
     codebook_size: int | list[int] = option(256, doc="codes of each codebook, K, or a list of L sizes")
-    balanced: bool = option(True, doc="give every code of a level the same number of items, to within one")
+    balanced: bool = option(True, doc="residual_kmeans: every code of a level gets the same number of items")
+    index: str = input_files("", doc="index: JSON file with the codes of every item, in the form of LC-Rec")
+    hidden: list[int] = option([512], doc="rqvae, mpq: widths of the hidden layers; [] for a linear map")
+    latent_dim: int = option(128, doc="rqvae, mpq: width of the latent and of its codewords")
+    epochs: int = option(100, doc="rqvae, mpq: passes over all items")
+    batch_size: int = option(512, doc="rqvae, mpq: items at once")
+    learning_rate: float = option(3e-3, doc="rqvae, mpq: learning rate at the start")
+    gradient: str = option("straight_through", doc=f"rqvae, mpq: through a code: {' or '.join(GRADIENTS)}")
+    alignment: float = option(0.0, doc="rqvae: weight of the loss that draws codes to collaborative vectors")
+    orthogonality: float = option(3.0, doc="mpq: weight of the loss that keeps codebooks apart")
 
 
 CONFIG = SidsConfig
 
 
 def run(config: SidsConfig) -> None:
-    """Write names, codebooks, `sids_report.json` and its plots.
+    """Write names, quantiser, `sids_report.json`, `report.md` and plots.
 
     Raises:
-        InputError: more codes than items, inputs that do not fit each other, or a vector that is no number.
+        InputError: settings out of range, more codes than items, inputs that do not fit each other, or a
+            vector that is no number.
     """
+    check(config)
     catalogue = load_catalogue(config.locate("data"))
     vectors = load_embeddings(config.locate("embeddings"))
     if len(vectors) != len(catalogue):
@@ -71,7 +75,6 @@ def run(config: SidsConfig) -> None:
             f"{len(catalogue):,} items; run `gream embed` again."
         )
     require_finite(vectors, catalogue.item_ids, str(config.locate("embeddings")))
-    sizes = codebook_sizes(config, len(vectors))
     with artifacts.writing(
         config.output_path,
         stage=STAGE,
@@ -79,33 +82,57 @@ def run(config: SidsConfig) -> None:
         inputs=config.inputs(),
         seed=config.seed,
     ) as draft:
-        first_codes, codebooks = residual_kmeans(vectors, sizes, balanced=config.balanced, seed=config.seed)
-        names = unique_names(vectors, first_codes, codebooks)
+        first_codes, quantiser, names = name_items(vectors, catalogue, config)
         save_names(draft.path, names)
-        tensors = {f"level_{level}": centroids for level, centroids in enumerate(codebooks)}
-        save_file(tensors, draft.path / CODEBOOKS_FILE)
-        figures = sids_report.figures(vectors, first_codes, names, codebooks, catalogue.categories)
-        sids_report.write(draft.path, figures, names)
-        draft.counts.update(
-            items=len(names),
-            codebook_sizes=list(names.layout.codebook_sizes),
-            items_sharing_a_name_at_first=figures["collisions"]["items_before"],
-            items_renamed=figures["collisions"]["items_renamed"],
-            disambiguation=names.layout.disambiguation,
+        save_quantiser(draft.path, quantiser)
+        interactions = load_interactions(config.locate("data"))
+        report = sids_report.measure(vectors, first_codes, names, quantiser, catalogue, interactions)
+        sids_report.write(draft.path, report, names)
+        draft.counts.update(counts_of(report))
+    logger.info("%s\nin %s", sids_report.format_report(report), config.output_path)
+
+
+def name_items(
+    vectors: np.ndarray, catalogue: Catalogue, config: SidsConfig
+) -> tuple[np.ndarray, Quantiser, Names]:
+    """Fit the quantiser of a configuration, or read an index, and give every item a name of its own.
+
+    Returns:
+        Codes (N, L) before collisions were resolved, the quantiser, and the names.
+    """
+    if config.method == "index":
+        names, first_codes = read_index(config.locate("index"), catalogue)
+        quantiser: Quantiser = SumQuantiser("index", means_of_codes(vectors, first_codes, names.layout))
+        return first_codes, quantiser, names
+    codes, quantiser = fit(vectors, codebook_sizes(config, len(vectors)), config)
+    return codes, quantiser, unique_names(vectors, codes, quantiser)
+
+
+def fit(vectors: np.ndarray, sizes: tuple[int, ...], config: SidsConfig) -> tuple[np.ndarray, Quantiser]:
+    """Fit the quantiser that `config.method` names; returns the codes (N, L), which may collide, and it."""
+    if config.method == "residual_kmeans":
+        codes, codebooks = residual_kmeans(vectors, sizes, balanced=config.balanced, seed=config.seed)
+        return codes, SumQuantiser("residual_kmeans", codebooks)  # balanced codes are not the nearest ones
+    # Imported here: torch and faiss take seconds that residual k-means does not need.
+    if config.method == "opq":
+        from gream.semantic_ids.opq import fit_opq
+
+        quantiser: Quantiser = fit_opq(vectors, sizes, seed=config.seed)
+    elif config.method == "mpq":
+        from gream.semantic_ids.mpq import fit_mpq
+
+        quantiser = fit_mpq(vectors, sizes, _training(config), orthogonality=config.orthogonality)
+    else:
+        from gream.semantic_ids.rqvae import fit_rqvae
+
+        quantiser = fit_rqvae(
+            vectors, sizes, _training(config), collaborative=_aligned_to(config), alignment=config.alignment
         )
-    logger.info(
-        "%s items named with codebooks of %s; %s shared a name at first, %s got another last code%s; in %s",
-        f"{len(names):,}",
-        " x ".join(map(str, names.layout.codebook_sizes)),
-        f"{figures['collisions']['items_before']:,}",
-        f"{figures['collisions']['items_renamed']:,}",
-        ", a disambiguation level was added" if names.layout.disambiguation else "",
-        config.output_path,
-    )
+    return encode(quantiser, vectors), quantiser
 
 
 def load_codebooks(folder: Path) -> list[np.ndarray]:
-    """Read the centroids (K, D) of every quantised level; a disambiguation level has none.
+    """Read the codewords (K, d) of every quantised level; a disambiguation level has none.
 
     Raises:
         InputError: the folder is not the output of `gream sids`, or codebooks and names do not fit.
@@ -113,10 +140,9 @@ def load_codebooks(folder: Path) -> list[np.ndarray]:
     artifacts.read_manifest(folder, stage=STAGE)
     layout = load_names(folder).layout
     quantised = layout.codebook_sizes[: layout.num_codebooks - layout.disambiguation]
-    tensors = load_file(folder / CODEBOOKS_FILE)
-    codebooks = [tensors[f"level_{level}"] for level in range(len(tensors))]
+    codebooks = load_quantiser(folder).codebooks
     if tuple(map(len, codebooks)) != quantised:
-        raise InputError(f"{folder}: {CODEBOOKS_FILE} does not belong to the names; run `gream sids` again.")
+        raise InputError(f"{folder}: the codebooks do not belong to the names; run `gream sids` again.")
     return codebooks
 
 
@@ -146,94 +172,68 @@ def codebook_sizes(config: SidsConfig, num_items: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def unique_names(vectors: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> Names:
-    """Resolve collisions so that every item has a name of its own.
-
-    Where items share a whole name, all items with the same first L - 1 codes are assigned to different
-    last codes, at the least sum of squared distances to the centroids. A group with more items than last
-    codes is spread over them evenly, and a disambiguation level numbers the items that share all codes, by
-    item id.
-
-    Args:
-        vectors: (N, D) what was quantised.
-        codes: (N, L) codes that may collide.
-        codebooks: L arrays (K, D).
-    """
-    codes = codes.copy()
-    residuals = residuals_after(vectors, codes, codebooks[:-1])
-    for group in _groups(codes[:, :-1]):
-        if len(np.unique(codes[group, -1])) == len(group):
-            continue
-        costs = squared_distances(residuals[group], codebooks[-1])
-        if len(group) <= len(codebooks[-1]):
-            codes[group, -1] = linear_sum_assignment(costs)[1]  # rows come back in order
-        else:
-            codes[group, -1] = balanced_assignment(costs)[0]
-    sizes = tuple(map(len, codebooks))
-    ranks = np.zeros(len(codes), dtype=codes.dtype)
-    for group in _groups(codes):
-        ranks[group] = np.arange(len(group))
-    if not ranks.any():
-        return Names(SidLayout(sizes), codes)
-    layout = SidLayout((*sizes, HEADROOM * (int(ranks.max()) + 1)), disambiguation=True)
-    return Names(layout, np.concatenate([codes, ranks[:, None]], axis=1))
-
-
-def name_new_items(vectors: np.ndarray, codebooks: Sequence[np.ndarray], names: Names) -> Names:
-    """Name items that came later with the stored codebooks; the names of all others stay.
-
-    Level by level, each item takes the nearest code under which a name is still free; at a disambiguation
-    level the lowest free one. Items are named in order, so an earlier one goes first.
-
-    Args:
-        vectors: (M, D) embeddings of the new items, made as those of the others were.
-        codebooks: L arrays (K, D) of the quantised levels.
-        names: of the N items so far.
-
-    Returns:
-        Names of all N + M items, the new ones last, in the same layout.
+def check(config: SidsConfig) -> None:
+    """Refuse settings that cannot work, all at once, before anything is read.
 
     Raises:
-        InputError: every name is taken, or a vector holds NaN or infinity.
+        InputError: an unknown method or gradient, a number out of range, or an index that is missing.
     """
-    require_finite(vectors, [str(item) for item in range(len(vectors))], "new items")
-    sizes = names.layout.codebook_sizes
-    room = [math.prod(sizes[level + 1 :]) for level in range(len(sizes))]
-    if len(names) + len(vectors) > room[0] * sizes[0]:
-        raise InputError(
-            f"{len(vectors):,} new items were given, but only {room[0] * sizes[0] - len(names):,} names are "
-            "free; run `gream sids` again with larger codebooks."
+    problems = [
+        f"`{name}` is {value!r}, but must be {wanted}"
+        for name, value, fine, wanted in (
+            ("method", config.method, config.method in METHODS, f"one of {', '.join(METHODS)}"),
+            ("gradient", config.gradient, config.gradient in GRADIENTS, f"one of {', '.join(GRADIENTS)}"),
+            ("hidden", config.hidden, all(width >= 1 for width in config.hidden), "widths of at least 1"),
+            ("latent_dim", config.latent_dim, config.latent_dim >= 1, "at least 1"),
+            ("epochs", config.epochs, config.epochs >= 2, "at least 2"),
+            ("batch_size", config.batch_size, config.batch_size >= 1, "at least 1"),
+            ("learning_rate", config.learning_rate, config.learning_rate > 0, "above 0"),
+            ("alignment", config.alignment, config.alignment >= 0, "at least 0"),
+            ("orthogonality", config.orthogonality, config.orthogonality >= 0, "at least 0"),
         )
-    taken = Counter(tuple(row[: end + 1]) for row in names.codes.tolist() for end in range(len(sizes)))
-    added = []
-    for vector in np.asarray(vectors, dtype=np.float32):
-        path: tuple[int, ...] = ()
-        residual = vector
-        for level in range(len(sizes)):
-            order = _by_distance(residual, codebooks, level, sizes[level])
-            # Fewer names taken than there is room: one below is free, so the walk never has to turn back.
-            code = next(code for code in order if taken[(*path, code)] < room[level])
-            if level < len(codebooks):
-                residual = residual - codebooks[level][code]
-            path = (*path, code)
-            taken[path] += 1
-        added.append(path)
-    new = np.array(added, dtype=names.codes.dtype).reshape(len(added), len(sizes))
-    return Names(names.layout, np.concatenate([names.codes, new]))
+        if not fine
+    ]
+    if config.method == "index" and not config.index:
+        problems.append("`index` is empty, but `method: index` reads a file, so say where it is")
+    if problems:
+        raise InputError(f"{'; '.join(problems)}; correct the recipe of `gream sids`.")
 
 
-def _by_distance(residual: np.ndarray, codebooks: Sequence[np.ndarray], level: int, size: int) -> list[int]:
-    """Codes of a level, nearest centroid first; in numerical order where there are no centroids."""
-    if level >= len(codebooks):
-        return list(range(size))
-    distances = squared_distances(residual[None, :], codebooks[level])[0]
-    nearest: list[int] = np.argsort(distances, kind="stable").tolist()
-    return nearest
+def counts_of(report: dict[str, Any]) -> dict[str, Any]:
+    """The few figures of a report that the manifest keeps."""
+    collisions = report["collisions"]
+    return {
+        "items": report["items"],
+        "codebook_sizes": report["codebook_sizes"],
+        "items_sharing_a_name_at_first": collisions["items_before"],
+        "items_renamed": collisions["items_renamed"],
+        "disambiguation": report["disambiguation"],
+        "verdict": report["verdict"]["sentence"],
+    }
 
 
-def _groups(codes: np.ndarray) -> list[np.ndarray]:
-    """Group the items whose rows (N, any width, even 0) are equal; items of a group in rising order."""
-    keys = np.concatenate([np.zeros((len(codes), 1), dtype=codes.dtype), codes], axis=1)
-    order = np.lexsort(keys.T[::-1])  # stable
-    new = (keys[order][1:] != keys[order][:-1]).any(axis=1)
-    return np.split(order, np.flatnonzero(new) + 1)
+def _training(config: SidsConfig) -> Any:
+    from gream.semantic_ids.codebook_training import Training
+
+    return Training(
+        hidden=config.hidden,
+        latent_dim=config.latent_dim,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        gradient=config.gradient,
+        seed=config.seed,
+    )
+
+
+def _aligned_to(config: SidsConfig) -> np.ndarray | None:
+    """Collaborative vectors (N, C), if the alignment loss needs them."""
+    if config.alignment == 0:
+        return None
+    vectors = load_collaborative(config.locate("embeddings"))
+    if vectors is None:
+        raise InputError(
+            f"`alignment` is {config.alignment}, but {config.locate('embeddings')} holds no collaborative "
+            "vectors, because no two items are bought together in training; set `alignment` to 0."
+        )
+    return vectors

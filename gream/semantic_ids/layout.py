@@ -66,10 +66,15 @@ class SidLayout:
 
 @dataclass(frozen=True)
 class Names:
-    """All names of a catalogue: a layout and the (N, L) codes, each row unique."""
+    """All names of a catalogue: a layout and the (N, L) codes, each row unique.
+
+    Items that were named later stand behind the first `num_trained`, the names that models are made for;
+    None means that no item came later.
+    """
 
     layout: SidLayout
     codes: np.ndarray  # (N, L) int32
+    num_trained: int | None = None
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 2 or self.codes.shape[1] != self.layout.num_codebooks:
@@ -90,16 +95,30 @@ class Names:
         """Spell the name of one item."""
         return self.layout.name(self.codes[item])
 
+    def trained(self) -> Names:
+        """Return the names that models are made for, without the items that came later."""
+        return Names(self.layout, self.codes[: self.num_trained])
+
     def fingerprint(self) -> str:
-        """Short hash of layout and codes: what a model folder remembers."""
+        """Short hash of layout and trained codes: what a model folder remembers.
+
+        Items that are named later do not change it, so a model goes on with them.
+        """
+        return self._hash(self.codes[: self.num_trained])
+
+    def checksum(self) -> str:
+        """Short hash of layout and all codes: that the two files of a names folder belong together."""
+        return self._hash(self.codes)
+
+    def _hash(self, codes: np.ndarray) -> str:
         digest = hashlib.sha256(self.layout.fingerprint().encode())
-        digest.update(np.ascontiguousarray(self.codes, dtype=np.int32).tobytes())
+        digest.update(np.ascontiguousarray(codes, dtype=np.int32).tobytes())
         return digest.hexdigest()[:12]
 
 
 def save_names(folder: Path, names: Names) -> None:
     """Write `layout.json` and `codes.npy` into `folder`."""
-    data = {**asdict(names.layout), "fingerprint": names.fingerprint()}
+    data = {**asdict(names.layout), "num_trained": names.num_trained, "checksum": names.checksum()}
     (folder / LAYOUT_FILE).write_text(json.dumps(data, indent=2) + "\n")
     np.save(folder / CODES_FILE, names.codes.astype(np.int32))
 
@@ -113,10 +132,10 @@ def load_names(folder: Path) -> Names:
     if not (folder / LAYOUT_FILE).is_file() or not (folder / CODES_FILE).is_file():
         raise InputError(f"{folder} holds no item names; run `gream sids`, or correct the path.")
     data = json.loads((folder / LAYOUT_FILE).read_text())
-    expected = data.pop("fingerprint")
+    expected, num_trained = data.pop("checksum"), data.pop("num_trained")
     layout = SidLayout(tuple(data.pop("codebook_sizes")), **data)
-    names = Names(layout, np.load(folder / CODES_FILE, allow_pickle=False))
-    if names.fingerprint() != expected:
+    names = Names(layout, np.load(folder / CODES_FILE, allow_pickle=False), num_trained)
+    if names.checksum() != expected:
         raise InputError(f"{folder}: {CODES_FILE} does not belong to {LAYOUT_FILE}; run `gream sids` again.")
     return names
 

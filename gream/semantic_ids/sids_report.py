@@ -1,6 +1,6 @@
-"""How good the names are: figures and plots of the stage `sids`.
+"""How good the names are: the figures of `sids_report.json`, and the same as a table for people.
 
-Legend: N items, D embedding, L codebooks (the disambiguation level included), K codes.
+Legend: N items, D embedding, L codebooks (the disambiguation level included), K codes, P pairs of items.
 """
 
 from __future__ import annotations
@@ -12,165 +12,236 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from gream.data.store import Catalogue, Interactions
+from gream.semantic_ids import sids_plots, verdict
 from gream.semantic_ids.layout import Names
-from gream.semantic_ids.residual import residuals_after
+from gream.semantic_ids.neighbourhood import Neighbours, find_neighbours, neighbours_kept, shared_groups
+from gream.semantic_ids.predictability import predictability
+from gream.semantic_ids.quantiser import Quantiser
 
 REPORT_FILE = "sids_report.json"
-USAGE_PLOT = "code_usage.png"
-ERROR_PLOT = "reconstruction_error.png"
+TEXT_FILE = "report.md"
 
 
-def figures(
+def measure(
     vectors: np.ndarray,
     first_codes: np.ndarray,
     names: Names,
-    codebooks: Sequence[np.ndarray],
-    categories: Sequence[tuple[str, ...]],
+    quantiser: Quantiser,
+    catalogue: Catalogue,
+    interactions: Interactions,
 ) -> dict[str, Any]:
     """Measure names.
+
+    A group of items is all that share the codes up to a level; of unordered codes, all that share the one
+    code of a codebook.
 
     Args:
         vectors: (N, D) what was quantised.
         first_codes: (N, quantised levels) codes before collisions were resolved.
         names: the final names.
-        codebooks: (K, D) centroids of the quantised levels.
-        categories: path of every item, coarse to fine; () where unknown.
+        quantiser: what gave them.
+        catalogue: the items, for their categories.
+        interactions: purchases; training ones to count, validation ones to test the prediction.
 
     Returns:
-        What `sids_report.json` holds. The reconstruction error is the mean squared distance after a level,
-        as a share of the mean squared distance to the centre of all vectors; null if there is none.
+        What `sids_report.json` holds. A reconstruction error is the mean squared distance as a share of the
+        mean squared distance to the centre of all vectors; null where there is none.
     """
-    quantised = names.codes[:, : len(codebooks)]
-    before = _sharing(first_codes)
-    levels = [
-        {
-            "level": level,
-            **_use(names.codes[:, level], size),
-            **_prefixes(names.codes[:, : level + 1]),
-            "category_purity": category_purity(names.codes[:, : level + 1], categories),
-            "reconstruction_error": (
-                reconstruction_error(vectors, quantised, codebooks[: level + 1])
-                if level < len(codebooks)
-                else None
-            ),
-        }
-        for level, size in enumerate(names.layout.codebook_sizes)
-    ]
-    return {
+    quantised = names.codes[:, : len(quantiser.codebooks)]
+    before = sharing(first_codes)
+    total = max(len(names), 1)
+    neighbours = find_neighbours(vectors)
+    rebuilt = quantiser.reconstruct(quantiser.project(vectors), quantised, range(quantised.shape[1]))
+    levels = _levels(vectors, names, quantiser, catalogue.categories, neighbours)
+    for level, found in zip(levels, predictability(names, interactions), strict=True):
+        level["next_item"] = found
+    report: dict[str, Any] = {
         "items": len(names),
+        "method": quantiser.method,
+        "ordered": names.layout.ordered,
         "codebook_sizes": list(names.layout.codebook_sizes),
         "disambiguation": names.layout.disambiguation,
         "collisions": {
             "items_before": before,
-            "rate_before": before / max(len(names), 1),
+            "rate_before": before / total,
             "items_renamed": int((quantised != first_codes).any(axis=1).sum()),
-            "rate_after_renaming": _sharing(quantised) / max(len(names), 1),
-            "rate_after": _sharing(names.codes) / max(len(names), 1),
+            "rate_after_renaming": sharing(quantised) / total,
+            "rate_after": sharing(names.codes) / total,
         },
-        "category_purity_without_names": category_purity(names.codes[:, :0], categories),
+        "items_with_the_vector_of_another": sharing(vectors.round(5)),
+        "category_purity_without_names": _purities(names.codes[:, :0], catalogue.categories),
+        "neighbours_looked_at": len(neighbours.items),
+        "neighbours_kept": neighbours_kept(neighbours, rebuilt),
+        "bits_for_the_next_item": _sum(level["next_item"]["bits"] for level in levels),
         "levels": levels,
     }
+    report["verdict"] = verdict.judge(report)
+    return report
 
 
 def write(folder: Path, report: dict[str, Any], names: Names) -> None:
-    """Write the report and its two plots."""
+    """Write the report as JSON, as Markdown, and its plots."""
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
-    _plot_usage(folder / USAGE_PLOT, names)
-    errors = [level["reconstruction_error"] for level in report["levels"]]
-    _plot_error(folder / ERROR_PLOT, [error for error in errors if error is not None])
+    (folder / TEXT_FILE).write_text(f"# Names of {report['items']:,} items\n\n{format_report(report)}\n")
+    sids_plots.write(folder, report, names)
 
 
-def category_purity(prefixes: np.ndarray, categories: Sequence[tuple[str, ...]]) -> float | None:
-    """Share of items whose finest category is the most frequent one among the items with their prefix.
+def format_report(report: dict[str, Any]) -> str:
+    """Write the verdict and one row for each level as Markdown, which reads well in a terminal too."""
+    collisions = report["collisions"]
+    shape = " x ".join(map(str, report["codebook_sizes"]))
+    order = "ordered" if report["ordered"] else "unordered"
+    lines = [
+        f"**{report['verdict']['sentence']}**",
+        "",
+        f"{report['items']:,} items, {order} codes of {shape} by {report['method']}; "
+        f"{collisions['items_before']:,} shared a name at first ({collisions['rate_before']:.1%}), "
+        f"{collisions['items_renamed']:,} got another last code, {collisions['rate_after']:.1%} share one now"
+        f"{'; the last level only tells items apart' if report['disambiguation'] else ''}. "
+        f"Of an item's ten nearest neighbours {report['neighbours_kept']:.0%} are kept. "
+        f"Naming the next item takes {report['bits_for_the_next_item']:.1f} bits"
+        f" where its history is known by its last item ({np.log2(max(report['items'], 1)):.1f} by chance).",
+        "",
+        "| level | codes used | perplexity | largest / mean | groups | items a group | error left | "
+        "category purity (chance) | neighbours in the group (chance) | bits, with last item |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    chance = report["category_purity_without_names"]
+    lines += [_row(level, chance[-1] if chance else None) for level in report["levels"]]
+    return "\n".join(lines)
 
-    Items without a category do not count; None if there is no other. With a prefix of no codes it is the
+
+def category_purity(groups: np.ndarray, categories: Sequence[tuple[str, ...]]) -> float | None:
+    """Share of items whose category is the most frequent one among the items of their group.
+
+    Items without a category do not count; None if there is no other. With groups of no codes it is the
     share of the largest category, which says what chance reaches.
 
     Args:
-        prefixes: (N, any number of codes).
-        categories: path of every item.
+        groups: (N, any number of codes); equal rows are one group.
+        categories: path of every item, compared as a whole.
     """
-    groups: dict[tuple[int, ...], Counter[tuple[str, ...]]] = {}
-    for prefix, path in zip(prefixes.tolist(), categories, strict=True):
+    members: dict[tuple[int, ...], Counter[tuple[str, ...]]] = {}
+    for group, path in zip(groups.tolist(), categories, strict=True):
         if path:
-            groups.setdefault(tuple(prefix), Counter())[path] += 1
-    total = sum(count.total() for count in groups.values())
+            members.setdefault(tuple(group), Counter())[path] += 1
+    total = sum(count.total() for count in members.values())
     if total == 0:
         return None
-    return sum(max(count.values()) for count in groups.values()) / total
+    return sum(max(count.values()) for count in members.values()) / total
 
 
 def reconstruction_error(
-    vectors: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray]
+    vectors: np.ndarray, codes: np.ndarray, quantiser: Quantiser, books: Sequence[int]
 ) -> float | None:
-    """Mean squared distance of vectors to the sum of their centroids, as a share of their variance."""
+    """Share of the variance of vectors (N, D) that the codes of some codebooks leave unsaid."""
     variance = float(((vectors - vectors.mean(axis=0)) ** 2).sum(axis=1).mean(dtype=np.float64))
     if variance == 0:  # all items are the same; there is nothing to reconstruct
         return None
-    left = residuals_after(vectors, codes, codebooks)
+    left = vectors - quantiser.reconstruct(quantiser.project(vectors), codes, books)
     return float((left**2).sum(axis=1).mean(dtype=np.float64)) / variance
 
 
+def sharing(rows: np.ndarray) -> int:
+    """Count the items whose row is another item's too."""
+    counts = np.unique(rows, axis=0, return_counts=True)[1]
+    return int(counts[counts > 1].sum())
+
+
+def groups_of(names: Names, level: int) -> np.ndarray:
+    """Codes that make items a group at a level: all up to it, or only its own if codes have no order."""
+    first = 0 if names.layout.ordered else level
+    return names.codes[:, first : level + 1]
+
+
+def _levels(
+    vectors: np.ndarray,
+    names: Names,
+    quantiser: Quantiser,
+    categories: Sequence[tuple[str, ...]],
+    neighbours: Neighbours,
+) -> list[dict[str, Any]]:
+    books = range(len(quantiser.codebooks))
+    levels = []
+    for level, size in enumerate(names.layout.codebook_sizes):
+        groups = groups_of(names, level)
+        errors: dict[str, float | None] = {"reconstruction_error": None, "error_without": None}
+        if level in books:
+            others = [book for book in books if book != level]
+            errors = {
+                "reconstruction_error": reconstruction_error(
+                    vectors, names.codes, quantiser, books[: level + 1]
+                ),
+                "error_without": reconstruction_error(vectors, names.codes, quantiser, others),
+            }
+        levels.append(
+            {
+                "level": level,
+                "quantised": level in books,
+                **_use(names.codes[:, level], size),
+                **_sizes(groups),
+                "category_purity": _purities(groups, categories),
+                "neighbours": shared_groups(neighbours, groups),
+                **errors,
+            }
+        )
+    return levels
+
+
+def _purities(groups: np.ndarray, categories: Sequence[tuple[str, ...]]) -> list[float]:
+    """Purity against every depth of the category tree, coarse to fine; [] without categories."""
+    deepest = max(map(len, categories), default=0)
+    found = [
+        category_purity(groups, [path[:depth] for path in categories]) for depth in range(1, deepest + 1)
+    ]
+    return [value for value in found if value is not None]
+
+
 def _use(codes: np.ndarray, size: int) -> dict[str, Any]:
-    """Say how many codes of a codebook are in use, and how evenly: entropy in bits, and its largest value."""
+    """Say how many codes of a codebook are in use, and how evenly."""
     counts = np.bincount(codes, minlength=size)
     shares = counts[counts > 0] / max(len(codes), 1)
+    entropy = float(-(shares * np.log2(shares)).sum())
     return {
         "codes": size,
         "codes_used": int((counts > 0).sum()),
         "largest_code": int(counts.max()),
-        "entropy_bits": float(-(shares * np.log2(shares)).sum()),
+        "balance": float(counts.max() / max(counts.mean(), 1e-12)),  # largest by mean; 1 if all are equal
+        "entropy_bits": entropy,
         "entropy_bits_at_most": float(np.log2(size)),
+        "perplexity": float(2**entropy),
     }
 
 
-def _prefixes(codes: np.ndarray) -> dict[str, Any]:
-    """Say how many prefixes there are, and how many items they hold."""
-    counts = np.unique(codes, axis=0, return_counts=True)[1]
+def _sizes(groups: np.ndarray) -> dict[str, Any]:
+    """Say how many groups there are, and how many items they hold."""
+    counts = np.unique(groups, axis=0, return_counts=True)[1]
     return {
-        "prefixes": len(counts),
-        "items_per_prefix_mean": float(counts.mean()),
-        "items_per_prefix_median": float(np.median(counts)),
-        "items_per_prefix_max": int(counts.max()),
+        "groups": len(counts),
+        "items_per_group_mean": float(counts.mean()),
+        "items_per_group_median": float(np.median(counts)),
+        "items_per_group_max": int(counts.max()),
     }
 
 
-def _sharing(codes: np.ndarray) -> int:
-    """Count the items whose row of codes is another item's too."""
-    counts = np.unique(codes, axis=0, return_counts=True)[1]
-    return int(counts[counts > 1].sum())
+def _sum(values: Any) -> float:
+    return float(sum(values))
 
 
-def _plot_usage(path: Path, names: Names) -> None:
-    levels = names.layout.num_codebooks
-    figure = Figure(figsize=(6.4, 1.6 * levels + 0.8), layout="constrained")
-    for level, axes in enumerate(figure.subplots(levels, 1, squeeze=False)[:, 0]):
-        counts = np.bincount(names.codes[:, level], minlength=names.layout.codebook_sizes[level])
-        axes.bar(np.arange(len(counts)), np.sort(counts)[::-1], width=1.0)
-        axes.set_ylabel(f"items\nlevel {level}")
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("codes of the level, most used first")
-    figure.suptitle("How evenly the codes are used")
-    _save(figure, path)
-
-
-def _plot_error(path: Path, errors: Sequence[float]) -> None:
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(range(1, len(errors) + 1), errors, marker="o")
-    axes.set_xticks(range(1, len(errors) + 1))
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("codes read")
-    axes.set_ylabel("share of the variance left")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("What a name leaves unsaid of the embedding")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write a PNG without the version of matplotlib in it, so that the same figures are the same bytes."""
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+def _row(level: dict[str, Any], chance: float | None) -> str:
+    error, purity, near = level["reconstruction_error"], level["category_purity"], level["neighbours"]
+    cells = [
+        str(level["level"]),
+        f"{level['codes_used']:,} of {level['codes']:,}",
+        f"{level['perplexity']:,.0f}",
+        f"{level['balance']:.2f}",
+        f"{level['groups']:,}",
+        f"{level['items_per_group_mean']:.1f}",
+        "-" if error is None else f"{error:.3f}",
+        "-" if not purity or chance is None else f"{purity[-1]:.3f} ({chance:.3f})",
+        f"{near['kept']:.3f} ({near['chance']:.3f})",
+        f"{level['next_item']['bits_without_last']:.2f}, {level['next_item']['bits']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"

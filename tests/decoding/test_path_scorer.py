@@ -11,8 +11,10 @@ import torch
 from gream.decoding.beam import beam_search
 from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape, load_scorer, save_scorer
 from gream.errors import InputError
+from gream.semantic_ids.collisions import name_new_items
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
+from gream.semantic_ids.quantiser import SumQuantiser
 
 SHAPE = ScorerShape(hidden_size=8, num_layers=2, num_heads=2, dropout=0.2, max_history=6)
 NUM_ITEMS = 24  # of the fixture `names`
@@ -223,3 +225,24 @@ def test_the_scorer_alone_decides_among_what_the_policy_proposes() -> None:
     assert guided.logps.tolist() == [-4.0, -4.0]
     assert guided.scores is not None
     np.testing.assert_allclose(guided.scores, [3.0, 2.0], rtol=1e-3)
+
+
+def test_a_saved_scorer_goes_on_with_items_that_were_named_later(
+    tmp_path: Path, names: Names, codebooks: list[np.ndarray]
+) -> None:
+    torch.manual_seed(5)
+    scorer = PrefixPathScorer(TrieConstraint(names), SHAPE).eval()
+    save_scorer(tmp_path, scorer, names)
+    vectors = np.random.default_rng(7).normal(size=(9, 8)).astype(np.float32)
+    longer = name_new_items(vectors, SumQuantiser("residual_kmeans", codebooks), names)
+    more = load_scorer(tmp_path, longer)
+    histories = [[0, 3, 5], [7]]
+    old_trie, new_trie = TrieConstraint(names), TrieConstraint(longer)
+    for level in range(old_trie.depth):
+        scores = [
+            s.score(s.context(histories), level, trie.item_nodes[: len(names), level].expand(2, -1))
+            for s, trie in ((scorer, old_trie), (more, new_trie))
+        ]
+        torch.testing.assert_close(scores[0], scores[1])
+    new = new_trie.item_nodes[len(names) :, -1].expand(2, -1)
+    assert torch.isfinite(more.score(more.context(histories), old_trie.depth - 1, new)).all()

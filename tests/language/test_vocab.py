@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from gream.artifacts import writing
 from gream.errors import InputError
@@ -26,6 +25,7 @@ from gream.language.vocab import (
     train_tokenizer,
 )
 from gream.semantic_ids.layout import Names, SidLayout, save_names
+from gream.semantic_ids.quantiser import SumQuantiser, save_quantiser
 
 
 def test_close_centroids_start_as_close_rows(names: Names, codebooks: list[np.ndarray]) -> None:
@@ -117,10 +117,9 @@ def test_tokenizer_reads_back_any_text() -> None:
 @pytest.fixture
 def vocab_run(tmp_path: Path, names: Names, codebooks: list[np.ndarray]) -> Path:
     """A run whose `sids` and `text` folders are there, and a foreign base model beside it."""
-    levels = {f"level_{i}": torch.from_numpy(book) for i, book in enumerate(codebooks)}
     with writing(tmp_path / "sids", stage="sids", config={}, inputs={}, seed=0) as draft:
         save_names(draft.path, names)
-        save_file(levels, draft.path / "codebooks.safetensors")
+        save_quantiser(draft.path, SumQuantiser("residual_kmeans", codebooks))
     with writing(tmp_path / "text", stage="text", config={}, inputs={}, seed=0) as draft:
         rows = {"item": range(24), "text": [f"lamp model {i}" for i in range(24)]}
         pl.DataFrame(rows).write_parquet(draft.path / "item_text.parquet")

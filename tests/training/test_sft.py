@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from gream.artifacts import writing
 from gream.data.store import Catalogue, Interactions, save_dataset
@@ -78,7 +77,6 @@ def run_dir(
     tmp_path: Path,
     model_and_tokenizer: tuple[Any, Any],
     names: Names,
-    codebooks: list[np.ndarray],
     catalogue: Catalogue,
     interactions: Interactions,
 ) -> Path:
@@ -86,9 +84,6 @@ def run_dir(
         save_dataset(draft.path, catalogue, interactions)
     (tmp_path / "sids").mkdir()
     save_names(tmp_path / "sids", names)
-    save_file(
-        {f"level_{i}": torch.from_numpy(b) for i, b in enumerate(codebooks)}, tmp_path / "sids/c.safetensors"
-    )
     save_model(tmp_path / "base", *model_and_tokenizer, names)
     return tmp_path
 
