@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 _USAGE = """usage: gream run RECIPE [--key value ...]
        gream STAGE --config FILE [--key value ...]
        gream data --inspect FILE_OR_FOLDER
+       gream sids --compare FOLDER FOLDER ...
+       gream sids --add ITEMS.jsonl --config FILE
+       gream export RUN --to FOLDER
        gream recommend RUN (--history ID,ID | --user ID) [--mode reasoning] [--k 10] [--engine vllm]
        gream serve RUN [--port 8000] [--engine vllm]
 
@@ -73,6 +76,7 @@ def _dispatch(words: list[str]) -> int:
         "run": _run,
         "recommend": _recommend,
         "serve": _serve,
+        "export": _export,
     }
     if command in commands:
         return commands[command](rest)
@@ -84,7 +88,7 @@ def _stage(stage: str, words: list[str]) -> int:
 
     if stage not in STAGES:
         raise InputError(
-            f"`{stage}` is no command of gream; known: run, recommend, serve, {', '.join(STAGES)}."
+            f"`{stage}` is no command of gream; known: run, recommend, serve, export, {', '.join(STAGES)}."
         )
     task = _TASKS.get((stage, words[0].partition("=")[0])) if words else None
     if task:
@@ -108,14 +112,46 @@ def _inspect(words: list[str]) -> int:
     return 0
 
 
+def _compare(words: list[str]) -> int:
+    from gream.semantic_ids.comparison import compare
+
+    print(compare([Path(place) for place in _values(words)]))
+    return 0
+
+
+def _add(words: list[str]) -> int:
+    from gream.semantic_ids.adding import add_items
+    from gream.semantic_ids.build import SidsConfig
+
+    file, *rest = _values(words) or [""]
+    if not file or file.startswith("--"):
+        raise InputError("`gream sids --add` needs a file with one item a line, then `--config FILE`.")
+    add_items(load_config(SidsConfig, *_file_and_overrides(rest, SidsConfig)), Path(file))
+    return 0
+
+
 def _values(words: list[str]) -> list[str]:
     """Words after the first, and what stands behind its `=`."""
     _, has_value, value = words[0].partition("=")
     return [*([value] if has_value else []), *words[1:]]
 
 
+def _export(words: list[str]) -> int:
+    from gream.semantic_ids.export import ExportConfig, export
+
+    run, rest = _place(
+        words, "a run's folder, such as runs/demo", "gream export RUN --to FOLDER", ExportConfig
+    )
+    if run is None:
+        return 0
+    export(load_config(ExportConfig, None, {"run_dir": run, **parse_overrides(rest, ExportConfig)}))
+    return 0
+
+
 _TASKS: dict[tuple[str, str], Callable[[list[str]], int]] = {
     ("data", "--inspect"): _inspect,
+    ("sids", "--compare"): _compare,
+    ("sids", "--add"): _add,
 }
 
 
@@ -131,7 +167,7 @@ def _run(words: list[str]) -> int:
         from gream.evaluation.report import format_evaluation
 
         print(format_evaluation(last.output_path))
-    print(f"Try: gream recommend {run_dir} --user USER --mode reasoning, or: gream serve {run_dir}")
+        print(f"Try: gream recommend {run_dir} --user USER --mode reasoning, or: gream serve {run_dir}")
     return 0
 
 

@@ -82,6 +82,22 @@ def test_inspect_prints_a_recipe_and_wants_one_place(
     assert "does not exist" in _mistake(capsys, "data", "--inspect", str(tmp_path / "x"))
 
 
+def test_names_are_compared_added_to_and_exported_only_if_they_are_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "needs two or more folders" in _mistake(capsys, "sids", "--compare", str(tmp_path))
+    places = ["--compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    assert str(tmp_path / "a") in _mistake(capsys, "sids", *places)
+    assert "needs a file with one item a line" in _mistake(capsys, "sids", "--add")
+    assert "needs a file with one item a line" in _mistake(capsys, "sids", "--add", "--config", "x.yaml")
+    words = ["--add", str(tmp_path / "items.jsonl"), "--run_dir", str(tmp_path)]
+    assert str(tmp_path / "sids") in _mistake(capsys, "sids", *words)
+    assert "needs a run's folder" in _mistake(capsys, "export")
+    assert "needs a folder to write into" in _mistake(capsys, "export", str(tmp_path))
+    assert main(["export", "--help"]) == 0
+    assert "--to" in capsys.readouterr().out
+
+
 def test_recipe_without_files_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no numbered YAML" in _mistake(capsys, "run", str(tmp_path))
     assert "is no folder" in _mistake(capsys, "run", str(tmp_path / "x"))

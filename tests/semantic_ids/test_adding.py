@@ -1,0 +1,156 @@
+"""Items that come later: named, searchable, and nothing that was there has changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gream import artifacts
+from gream.data.prepare import DataConfig
+from gream.data.prepare import run as run_data
+from gream.data.store import load_catalogue, load_interactions
+from gream.errors import InputError
+from gream.semantic_ids.adding import add_items
+from gream.semantic_ids.build import SidsConfig
+from gream.semantic_ids.build import run as run_sids
+from gream.semantic_ids.embed import EmbedConfig
+from gream.semantic_ids.embed import run as run_embed
+from gream.semantic_ids.item_text import TextConfig
+from gream.semantic_ids.item_text import run as run_text
+from gream.semantic_ids.layout import load_names
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated shop with names."""
+    run_dir = tmp_path_factory.mktemp("run")
+    run_data(DataConfig(run_dir=str(run_dir), num_items=120, num_customers=200, core=1))
+    run_text(TextConfig(run_dir=str(run_dir)))
+    run_embed(EmbedConfig(run_dir=str(run_dir), dim=8, collaborative=0.5))
+    run_sids(config(run_dir))
+    return run_dir
+
+
+@pytest.fixture
+def run_dir(finished: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def config(run_dir: Path) -> SidsConfig:
+    return SidsConfig(run_dir=str(run_dir), num_codebooks=3, codebook_size=[8, 6, 6])
+
+
+def items_file(folder: Path, *items: dict[str, Any]) -> Path:
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def like(run_dir: Path, item: int, item_id: str) -> dict[str, Any]:
+    """A new item with the texts of an old one."""
+    catalogue = load_catalogue(run_dir / "data")
+    return {
+        "item_id": item_id,
+        "title": catalogue.titles[item],
+        "description": catalogue.descriptions[item],
+        "brand": catalogue.brands[item],
+        "categories": list(catalogue.categories[item]),
+    }
+
+
+def test_new_items_are_named_beside_those_like_them_and_old_names_stay(run_dir: Path) -> None:
+    file = items_file(run_dir, *(like(run_dir, item, f"new-{item}") for item in range(20)))
+    report = add_items(config(run_dir), file)
+    before, after = load_names(run_dir / "sids"), load_names(run_dir / "sids-added")
+    assert after.codes[: len(before)].tolist() == before.codes.tolist()
+    assert after.fingerprint() == before.fingerprint()
+    assert len(after) == len(before) + 20
+    same_first = (after.codes[len(before) :, 0] == before.codes[:20, 0]).mean()
+    assert same_first > 0.5  # chance is an eighth
+    assert report["names"]["new-3"] == after.spell(len(before) + 3)
+    stored, rebuilt = report["rebuild"]["stored"], report["rebuild"]["rebuilt"]
+    assert 0 < rebuilt["error"] < 1
+    assert stored["error"] < 1.5 * rebuilt["error"]
+
+
+def test_the_catalogue_grows_and_the_purchases_stay(run_dir: Path) -> None:
+    add_items(config(run_dir), items_file(run_dir, {"item_id": "new", "title": "Quiet lamp", "price": 3}))
+    before, after = load_catalogue(run_dir / "data"), load_catalogue(run_dir / "data-added")
+    assert after.item_ids == [*before.item_ids, "new"]
+    assert (after.titles[-1], after.categories[-1], after.prices[-1]) == ("Quiet lamp", (), 3)
+    old, new = load_interactions(run_dir / "data"), load_interactions(run_dir / "data-added")
+    assert all((a == b).all() for a, b in zip(old.sequences, new.sequences, strict=True))
+
+
+def test_adding_again_adds_to_what_was_added(run_dir: Path) -> None:
+    first = add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    second = add_items(config(run_dir), items_file(run_dir, like(run_dir, 2, "y"), like(run_dir, 3, "z")))
+    names = load_names(run_dir / "sids-added")
+    count = len(load_names(run_dir / "sids"))
+    assert names.spell(count) == first["names"]["x"]
+    assert names.spell(count + 2) == second["names"]["z"]
+    assert load_catalogue(run_dir / "data-added").item_ids[count:] == ["x", "y", "z"]
+
+
+def test_after_the_names_were_made_anew_adding_starts_anew(run_dir: Path) -> None:
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    other = config(run_dir)
+    other.seed = 5
+    run_sids(other)
+    add_items(other, items_file(run_dir, like(run_dir, 2, "y")))
+    assert load_catalogue(run_dir / "data-added").item_ids[-1] == "y"
+    assert len(load_names(run_dir / "sids-added")) == len(load_names(run_dir / "sids")) + 1
+
+
+def test_a_finished_run_is_served_with_the_new_items(run_dir: Path) -> None:
+    settings = {"data": "data", "sids": "sids", "model": "srpo"}
+    (run_dir / "run.json").write_text(json.dumps(settings))
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    expected = {"data": "data-added", "sids": "sids-added", "model": "srpo"}
+    assert json.loads((run_dir / "run.json").read_text()) == expected
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 2, "y")))
+    assert json.loads((run_dir / "run.json").read_text()) == expected
+
+
+def test_an_item_that_has_a_name_is_refused_and_nothing_is_written(run_dir: Path) -> None:
+    known = load_catalogue(run_dir / "data").item_ids[4]
+    with pytest.raises(InputError, match=f"1 items that are named already \\(`{known}`\\)"):
+        add_items(config(run_dir), items_file(run_dir, {"item_id": known, "title": "x"}))
+    assert not (run_dir / "sids-added").exists()
+
+
+def test_a_line_that_cannot_be_used_is_refused(run_dir: Path) -> None:
+    file = items_file(run_dir, {"item_id": "new", "title": "x"}, {"title": "no id"})
+    with pytest.raises(InputError, match="1 of 2 rows cannot be used"):
+        add_items(config(run_dir), file)
+
+
+def test_a_stage_that_has_not_run_is_named(run_dir: Path) -> None:
+    nowhere = config(run_dir)
+    nowhere.output = "elsewhere"
+    with pytest.raises(InputError, match="elsewhere"):
+        add_items(nowhere, items_file(run_dir, {"item_id": "new", "title": "x"}))
+
+
+def test_the_manifests_name_stage_and_counts(run_dir: Path) -> None:
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    assert artifacts.read_manifest(run_dir / "sids-added", stage="sids").counts["items_added"] == 1
+    assert artifacts.read_manifest(run_dir / "data-added", stage="data").counts["items_added"] == 1
+
+
+def test_the_same_items_give_the_same_bytes(run_dir: Path) -> None:
+    file = items_file(run_dir, like(run_dir, 1, "x"))
+    add_items(config(run_dir), file)
+    first = artifacts.read_manifest(run_dir / "sids-added").outputs
+    import shutil
+
+    shutil.rmtree(run_dir / "sids-added")
+    add_items(config(run_dir), file)
+    assert artifacts.read_manifest(run_dir / "sids-added").outputs == first
+    assert np.load(run_dir / "sids-added" / "codes.npy").dtype == np.int32
