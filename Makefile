@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.11 or 3.12: they make .venv themselves.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test bench lint clean
 
 # Nothing here downloads a model, and a forked tokenizer must not start threads of its own.
 export HF_HUB_OFFLINE := 1
@@ -13,6 +13,7 @@ export PYTHON
 help:
 	@echo "make demo    the whole road on a simulated shop: data to recommendations, about 10 minutes"
 	@echo "make test    the tests, about 8 minutes"
+	@echo "make bench   every measured claim beside its bar, in bench.json; about 10 minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   remove caches and build leftovers; .venv and runs/ stay"
 
@@ -26,6 +27,9 @@ demo: setup
 test: setup
 	@echo "test: running the tests, without network and GPU"
 	@.venv/bin/python -m pytest
+
+bench: setup
+	@.venv/bin/python -m tests.benchmarks.run
 
 lint: setup
 	@.venv/bin/python -m ruff check .
