@@ -49,9 +49,7 @@ def unique_names(vectors: np.ndarray, codes: np.ndarray, quantiser: Quantiser) -
             codes[group, last] = linear_sum_assignment(costs)[1]  # rows come back in order
         else:
             codes[group, last] = balanced_assignment(costs)[0]
-    ranks = np.zeros(len(codes), dtype=codes.dtype)
-    for group in _groups(codes):
-        ranks[group] = np.arange(len(group))
+    ranks = _ranks(codes)
     if not ranks.any():
         return Names(SidLayout(sizes, ordered=quantiser.ordered), codes)
     layout = SidLayout(
@@ -112,7 +110,22 @@ def _by_cost(
 
 def _groups(codes: np.ndarray) -> list[np.ndarray]:
     """Group the items whose rows (N, any width, even 0) are equal; items of a group in rising order."""
+    order, starts = _sorted(codes)
+    return np.split(order, starts[1:])
+
+
+def _ranks(codes: np.ndarray) -> np.ndarray:
+    """Number the items whose rows (N, L) are equal 0, 1, ... in rising order: (N,)."""
+    order, starts = _sorted(codes)
+    ranks = np.zeros(len(codes), dtype=codes.dtype)
+    sizes = np.diff(starts, append=len(order))
+    ranks[order] = np.arange(len(order)) - np.repeat(starts, sizes)
+    return ranks
+
+
+def _sorted(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items sorted by their rows, equal rows by item, and where each different row starts."""
     keys = np.concatenate([np.zeros((len(codes), 1), dtype=codes.dtype), codes], axis=1)
     order = np.lexsort(keys.T[::-1])  # stable
     new = (keys[order][1:] != keys[order][:-1]).any(axis=1)
-    return np.split(order, np.flatnonzero(new) + 1)
+    return order, np.concatenate([[0], np.flatnonzero(new) + 1])[: max(len(codes), 1)]

@@ -149,7 +149,7 @@ class _Model(nn.Module):
             outputs.append(latents)
             codes = choose(latents, codebook)
             self.used[book] += torch.bincount(codes, minlength=len(codebook))
-            codewords = codebook[codes]
+            codewords = nn.functional.embedding(codes, codebook)  # indexing sums its gradient in any order
             books = books + codebook_loss(latents, codewords)
             total = total + weights[:, book, None] * quantise(latents, codewords, gradient)
         return (self.decoder(total) - vectors).square().sum(dim=1).mean() + books, outputs

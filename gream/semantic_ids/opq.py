@@ -52,6 +52,8 @@ def fit_opq(vectors: np.ndarray, sizes: Sequence[int], *, seed: int) -> SumQuant
 
 def _rotation(vectors: np.ndarray, num_books: int, size: int) -> np.ndarray:
     """Learn the rotation with faiss, on one thread so that the same vectors give the same bytes."""
+    # faiss writes a square matrix into a buffer as long as the points: too few of them are repeated.
+    vectors = np.tile(vectors, (-(-vectors.shape[1] // len(vectors)), 1))
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

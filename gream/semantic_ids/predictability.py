@@ -118,9 +118,10 @@ def _surprise(frequencies: np.ndarray, weights: np.ndarray) -> float:
 
 def _transitions(interactions: Interactions) -> list[tuple[int, int]]:
     """Pairs of neighbouring training purchases, spread evenly over the users if there are too many."""
-    pairs = [
-        (int(one), int(other))
-        for sequence in interactions.training_sequences()
-        for one, other in zip(sequence[:-1], sequence[1:], strict=True)
-    ]
-    return pairs[:: -(-len(pairs) // MAX_TRANSITIONS) or 1]
+    sequences = [sequence for sequence in interactions.training_sequences() if len(sequence) > 1]
+    if not sequences:
+        return []
+    last = np.concatenate([sequence[:-1] for sequence in sequences])
+    following = np.concatenate([sequence[1:] for sequence in sequences])
+    step = -(-len(last) // MAX_TRANSITIONS)
+    return list(zip(last[::step].tolist(), following[::step].tolist(), strict=True))

@@ -203,8 +203,8 @@ def load_quantiser(folder: Path) -> Quantiser:
     """
     if not (folder / QUANTISER_FILE).is_file():
         raise InputError(
-            f"{folder} has no quantiser: its names were imported, or made by an older gream; "
-            "run `gream sids` with a `method` that fits one."
+            f"{folder} has no quantiser ({QUANTISER_FILE} is missing); run `gream sids` again, or correct "
+            "the path."
         )
     data = json.loads((folder / QUANTISER_FILE).read_text())
     tensors = load_file(folder / CODEBOOKS_FILE)

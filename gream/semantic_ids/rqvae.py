@@ -130,7 +130,7 @@ class _Model(nn.Module):
         for level, codebook in enumerate(self.codebooks):
             codes = choose(residuals, codebook)
             self.used[level] += torch.bincount(codes, minlength=len(codebook))
-            codewords = codebook[codes]
+            codewords = nn.functional.embedding(codes, codebook)  # indexing sums its gradient in any order
             books = books + codebook_loss(residuals, codewords)
             summed = summed + codewords
             # Later levels shape the encoder as well; the codeword taken away is a constant to them.

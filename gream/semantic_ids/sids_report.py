@@ -70,7 +70,7 @@ def measure(
             "rate_after_renaming": sharing(quantised) / total,
             "rate_after": sharing(names.codes) / total,
         },
-        "items_with_the_vector_of_another": sharing(vectors.round(5)),
+        "items_with_the_vector_of_another": _same_vectors(vectors),
         "category_purity_without_names": _purities(names.codes[:, :0], catalogue.categories),
         "neighbours_looked_at": len(neighbours.items),
         "neighbours_kept": neighbours_kept(neighbours, rebuilt),
@@ -123,14 +123,16 @@ def category_purity(groups: np.ndarray, categories: Sequence[tuple[str, ...]]) -
         groups: (N, any number of codes); equal rows are one group.
         categories: path of every item, compared as a whole.
     """
-    members: dict[tuple[int, ...], Counter[tuple[str, ...]]] = {}
-    for group, path in zip(groups.tolist(), categories, strict=True):
-        if path:
-            members.setdefault(tuple(group), Counter())[path] += 1
-    total = sum(count.total() for count in members.values())
-    if total == 0:
+    numbers: dict[tuple[str, ...], int] = {}
+    category = np.array([numbers.setdefault(path, len(numbers)) if path else -1 for path in categories])
+    known = category >= 0
+    if not known.any():
         return None
-    return sum(max(count.values()) for count in members.values()) / total
+    group = np.unique(groups, axis=0, return_inverse=True)[1].ravel()
+    pairs, counts = np.unique(np.stack([group, category])[:, known], axis=1, return_counts=True)
+    most = np.zeros(int(group.max()) + 1, dtype=np.int64)
+    np.maximum.at(most, pairs[0], counts)
+    return float(most.sum() / known.sum())
 
 
 def reconstruction_error(
@@ -148,6 +150,14 @@ def sharing(rows: np.ndarray) -> int:
     """Count the items whose row is another item's too."""
     counts = np.unique(rows, axis=0, return_counts=True)[1]
     return int(counts[counts > 1].sum())
+
+
+def _same_vectors(vectors: np.ndarray) -> int:
+    """Count the items whose vector, to five digits, is another item's too."""
+    rows = np.round(vectors, 5) + 0.0  # no negative zeros
+    # Hashes, because sorting a million long rows takes minutes.
+    counts = Counter(hash(row.tobytes()) for row in rows)
+    return sum(count for count in counts.values() if count > 1)
 
 
 def groups_of(names: Names, level: int) -> np.ndarray:

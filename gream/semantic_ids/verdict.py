@@ -43,9 +43,10 @@ def _too_large(report: dict[str, Any]) -> list[str]:
     mean = report["items"] / largest
     if mean >= FEWEST_ITEMS_PER_CODE:
         return []
+    most = max(2, report["items"] // FEWEST_ITEMS_PER_CODE)
     return [
         f"`codebook_size`, which is too large for this catalogue: {largest:,} codes for {report['items']:,} "
-        f"items are {mean:.1f} items a code (at most {report['items'] // FEWEST_ITEMS_PER_CODE:,} codes)"
+        f"items are {mean:.1f} items a code (at most {most:,} codes)"
     ]
 
 
@@ -56,8 +57,8 @@ def _collapse(report: dict[str, Any]) -> list[str]:
         if level["quantised"] and level["perplexity"] < LEAST_USE * possible:
             found.append(
                 f"the quantiser, which collapses at level {level['level'] + 1}: {level['perplexity']:.0f} of "
-                f"{possible:,} codes carry the items (use `balanced: true`, a smaller `codebook_size` there, "
-                "or more `epochs`)"
+                f"{possible:,} codes carry the items (make `codebook_size` smaller there, or set "
+                "`balanced: true` with residual_kmeans, more `epochs` with rqvae or mpq)"
             )
     return found
 
@@ -81,7 +82,9 @@ def _says_little(report: dict[str, Any]) -> list[str]:
 
 def _no_neighbours(report: dict[str, Any]) -> list[str]:
     near = report["levels"][0]["neighbours"]
-    if near["kept"] >= LIFT * near["chance"]:
+    # Where chance is high already, half of the way from it to all of them is enough.
+    gain = min((LIFT - 1) * near["chance"], (1 - near["chance"]) / 2)
+    if near["kept"] >= near["chance"] + gain:
         return []
     return [
         f"the embedding: the first code puts {near['kept']:.0%} of an item's neighbours beside it, chance "

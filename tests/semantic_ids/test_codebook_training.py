@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
 
+from gream.semantic_ids import mpq, rqvae
 from gream.semantic_ids.codebook_training import (
+    Training,
     as_layers,
+    batches,
     choose,
     codebook_loss,
     network,
     quantise,
     restart_dead,
+    train,
 )
 
 
@@ -81,3 +87,53 @@ def test_the_matrices_of_a_network_do_what_it_does() -> None:
     module = network([5, 4, 3, 2])
     inputs = torch.randn(6, 5)
     np.testing.assert_allclose(as_layers(module)(inputs.numpy()), module(inputs).detach().numpy(), atol=1e-5)
+
+
+def test_batches_hold_every_item_once_in_another_order_each_time() -> None:
+    generator = np.random.default_rng(0)
+    passes = [list(batches(23, 10, generator)) for _ in range(2)]
+    assert [len(rows) for rows in passes[0]] == [10, 10, 3]
+    orders = [torch.cat(rows).tolist() for rows in passes]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
+    assert orders[0] != orders[1] != list(range(23))
+
+
+def test_training_reports_the_end_of_every_epoch() -> None:
+    module, ended, sizes = torch.nn.Linear(1, 1), [], []
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(rows))
+        return module(torch.ones(len(rows), 1)).square().mean()
+
+    training = Training(
+        hidden=[], latent_dim=1, epochs=3, batch_size=4, learning_rate=0.1, gradient="rotation", seed=0
+    )
+    train(
+        module, 6, loss, training,
+        epochs=3, generator=np.random.default_rng(0), after_epoch=lambda: ended.append(len(sizes)), title="x",
+    )  # fmt: skip
+    assert (sizes, ended) == ([4, 2] * 3, [2, 4, 6])
+
+
+@pytest.mark.parametrize("module", [rqvae, mpq])
+def test_dead_codes_restart_after_every_epoch_but_the_last_tenth(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restart, used = module._Model.restart, []
+
+    def watched(model: torch.nn.Module, *rest: object) -> None:
+        before = [int(counts.sum()) for counts in model.used]
+        restart(model, *rest)
+        used.append((before, [int(counts.sum()) for counts in model.used]))
+
+    monkeypatch.setattr(module._Model, "restart", watched)
+    vectors = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    training = Training(
+        hidden=[], latent_dim=3, epochs=20, batch_size=10, learning_rate=1e-3, gradient="rotation", seed=0
+    )
+    if module is rqvae:
+        rqvae.fit_rqvae(vectors, (4, 3), training)
+    else:
+        mpq.fit_mpq(vectors, (4, 3), training, orthogonality=1.0)
+    # 4 epochs warm up, 16 have codebooks, the last 2 of them restart nothing; counts begin anew each time.
+    assert used == [([30, 30], [0, 0])] * 14

@@ -147,4 +147,28 @@ def test_models_of_the_old_names_go_on_with_the_new_items() -> None:
     assert names.fingerprint() == more.fingerprint() == again.fingerprint()
     assert len({n.checksum() for n in (names, more, again)}) == 3
     assert again.num_trained == 2
-    assert again.trained().codes.tolist() == names.codes.tolist()
+
+
+@pytest.mark.parametrize("seed", [2, 5, 7])
+def test_a_group_as_large_as_the_last_codebook_is_still_named_at_least_cost(seed: int) -> None:
+    vectors = np.random.default_rng(seed).normal(size=(5, 2)).astype(np.float32)
+    book = np.random.default_rng(seed + 99).normal(size=(5, 2)).astype(np.float32)
+    names = unique_names(vectors, np.zeros((5, 1), np.int32), SumQuantiser("x", [book]))
+    costs = ((vectors[:, None] - book[None]) ** 2).sum(axis=-1)
+    best = min(sum(costs[np.arange(5), list(p)]) for p in itertools.permutations(range(5)))
+    assert costs[np.arange(5), names.codes[:, 0]].sum() == pytest.approx(best, rel=1e-5)
+
+
+def test_every_new_item_is_named_by_its_own_codes() -> None:
+    names = Names(SidLayout((2, 3)), np.array([[0, 1]], np.int32))
+    # 0.9 is nearest to 0, which leaves 0.9; 9 is nearest to 10, which leaves -1.
+    assert name_new_items(np.array([[0.9], [9.0]], np.float32), LINE, names).codes[1:].tolist() == [
+        [0, 2],
+        [1, 0],
+    ]
+
+
+def test_unordered_names_with_a_disambiguation_level_stay_unordered() -> None:
+    quantiser = SumQuantiser("opq", LINE.codebooks, parallel=True)
+    layout = unique_names(np.zeros((7, 1), np.float32), np.zeros((7, 2), np.int32), quantiser).layout
+    assert layout == SidLayout((2, 3, 6), ordered=False, disambiguation=True)

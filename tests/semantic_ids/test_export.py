@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from gream import artifacts
@@ -66,3 +67,14 @@ def test_names_of_another_catalogue_are_refused(run_dir: Path, tmp_path: Path) -
         save_names(draft.path, Names(SidLayout((2,)), np.array([[0], [1]], np.int32)))
     with pytest.raises(InputError, match="few names 2 items, but .* has 24"):
         export(ExportConfig(run_dir=str(run_dir), to=str(tmp_path / "toys"), sids="few"))
+
+
+def test_times_of_purchases_come_back(
+    run_dir: Path, tmp_path: Path, catalogue: Catalogue, interactions: Interactions
+) -> None:
+    times = list(range(1000, 1000 + sum(map(len, interactions.sequences))))
+    with artifacts.writing(run_dir / "data", stage="data", config={}, inputs={}, seed=0) as draft:
+        save_dataset(draft.path, catalogue, interactions, timestamps=pl.Series(times))
+    export(ExportConfig(run_dir=str(run_dir), to=str(tmp_path / "toys")))
+    source = read_recbole(tmp_path / "toys" / "toys.inter", None)
+    assert source.purchases["timestamp"].to_list() == times

@@ -100,3 +100,21 @@ def test_codewords_are_the_means_of_what_is_left() -> None:
     books = means_of_codes(vectors, np.array([[0, 1], [0, 0], [2, 1]]), SidLayout((3, 2)))
     assert books[0].tolist() == [[2.0], [0.0], [10.0]]
     assert books[1].tolist() == [[1.0], [-0.5]]  # rest 1; rests -1 and 0
+
+
+def test_a_longer_name_keeps_its_number_behind_the_shorter_one(tmp_path: Path) -> None:
+    path = index(tmp_path, {"x": ["<a_1>"], "y": ["<a_1>", "<b_0>"]})
+    assert read_index(path, catalogue_of("y", "x"))[0].codes.tolist() == [[1, 1], [1, 0]]
+
+
+def test_longer_names_that_are_shared_are_numbered_without_gaps(tmp_path: Path) -> None:
+    rows = {"x": ["<a_1>"], "y": ["<a_1>", "<b_0>"], "z": ["<a_1>", "<b_0>"]}
+    names, _ = read_index(index(tmp_path, rows), catalogue_of("x", "y", "z"))
+    assert names.layout == SidLayout((2, 3), disambiguation=True)
+    assert names.codes.tolist() == [[1, 0], [1, 1], [1, 2]]
+
+
+def test_empty_lines_of_the_map_are_passed_over(tmp_path: Path) -> None:
+    path = index(tmp_path, {"0": ["<a_1>"], "1": ["<a_0>"]})
+    (tmp_path / "toys.item2id").write_text("x\t0\n\ny\t1\n")
+    assert read_index(path, catalogue_of("x", "y"))[1].tolist() == [[1], [0]]

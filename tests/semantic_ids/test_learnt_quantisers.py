@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gream.semantic_ids.codebook_training import Training
+from gream.semantic_ids.kmeans import kmeans
 from gream.semantic_ids.mpq import fit_mpq, overlap, similarity
 from gream.semantic_ids.opq import fit_opq
 from gream.semantic_ids.quantiser import Quantiser, encode
@@ -169,3 +170,49 @@ def test_opq_gives_the_same_bytes_again(vectors: np.ndarray) -> None:
     runs = [fit_opq(vectors, SIZES, seed=3) for _ in range(2)]
     assert runs[0].encoder.weights[0].tobytes() == runs[1].encoder.weights[0].tobytes()
     assert [b.tobytes() for b in runs[0].codebooks] == [b.tobytes() for b in runs[1].codebooks]
+
+
+def test_a_constant_that_an_expert_adds_is_no_similarity() -> None:
+    outputs = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    others = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
+    assert similarity([outputs + 5, others + 5]).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_every_slice_of_opq_is_clustered_from_its_own_seed(vectors: np.ndarray) -> None:
+    quantiser = fit_opq(vectors, SIZES, seed=4)
+    rotated = quantiser.project(vectors)
+    for book, size in enumerate(SIZES):
+        part = slice(6 * book, 6 * (book + 1))
+        centroids = kmeans(np.ascontiguousarray(rotated[:, part]), size, balanced=False, seed=4 + book)[1]
+        # the rotation of 16 columns rounds otherwise than that of the 18 filled up
+        np.testing.assert_allclose(quantiser.codebooks[book][:, part], centroids, atol=1e-4)
+
+
+def test_opq_needs_no_more_items_than_codes() -> None:
+    points = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
+    assert encode(fit_opq(points, (8, 8), seed=0), points).shape == (8, 2)
+
+
+@pytest.mark.parametrize("fit", ["rqvae", "mpq"])
+def test_two_threads_give_the_same_bytes_again(vectors: np.ndarray, fit: str) -> None:
+    short = replace(TRAINING, epochs=3, batch_size=512, latent_dim=64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = [
+            fit_rqvae(vectors, SIZES, short)
+            if fit == "rqvae"
+            else fit_mpq(vectors, SIZES, short, orthogonality=1)
+            for _ in range(3)
+        ]
+    finally:
+        torch.set_num_threads(before)
+    assert len({b"".join(book.tobytes() for book in run.codebooks) for run in runs}) == 1
+
+
+@pytest.mark.parametrize(("count", "width", "size"), [(40, 64, 32), (40, 64, 4), (2, 1, 2), (9, 30, 3)])
+def test_opq_takes_fewer_items_than_columns(count: int, width: int, size: int) -> None:
+    points = np.random.default_rng(4).normal(size=(count, width)).astype(np.float32)
+    quantiser = fit_opq(points, (size,) * 3, seed=0)
+    rotation = quantiser.encoder.weights[0]
+    np.testing.assert_allclose(rotation.T @ rotation, np.eye(width), atol=1e-4)  # float32 from faiss

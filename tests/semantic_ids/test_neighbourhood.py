@@ -49,3 +49,15 @@ def test_shared_groups_by_hand() -> None:
     found = shared_groups(find_neighbours(vectors), np.array([[0], [0], [1], [1], [2]]))
     # Of 5 x 4 neighbours four share a group; a random other item shares it in 1 of 4 cases for four items.
     assert found == {"kept": pytest.approx(4 / 20), "chance": pytest.approx(4 / 5 * 1 / 4)}
+
+
+def test_neighbours_of_some_items_are_those_they_have_among_all() -> None:
+    vectors, items = random_vectors(5, 90), np.array([70, 3, 41])
+    found = find_neighbours(vectors, items)
+    assert found.items.tolist() == items.tolist()
+    assert found.nearest.tolist() == find_neighbours(vectors).nearest[items].tolist()
+
+
+def test_ties_of_many_items_go_to_the_lower_ones() -> None:
+    vectors = np.tile(np.eye(3, dtype=np.float32), (100, 1))
+    assert find_neighbours(vectors).nearest[299].tolist() == list(range(2, 32, 3))

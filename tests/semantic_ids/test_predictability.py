@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gream.data.store import TRAIN, VALIDATION, Interactions
+from gream.semantic_ids import predictability as predictability_module
 from gream.semantic_ids.layout import Names, SidLayout
 from gream.semantic_ids.predictability import predictability
 
@@ -62,3 +63,21 @@ def test_test_purchases_change_nothing() -> None:
         [np.append(marks, np.int8(2)) for marks in base.splits],
     )
     assert predictability(four(), base) == predictability(four(), longer)
+
+
+def test_the_code_of_the_last_item_at_the_same_level_is_used() -> None:
+    # The second code repeats, all others are random; no item comes often enough to be known by itself.
+    generator = np.random.default_rng(3)
+    codes = np.stack(np.unravel_index(np.arange(1600), (2, 2, 400)), axis=1).astype(np.int32)
+    middle = [np.flatnonzero(codes[:, 1] == code) for code in (0, 1)]
+    rows = [generator.choice(middle[user % 2], size=4).tolist() for user in range(200)]
+    found = predictability(Names(SidLayout((2, 2, 400)), codes), interactions_of(*rows))
+    assert found[1]["bits"] < 0.3
+    assert found[1]["bits_without_last"] > 0.9
+
+
+def test_too_many_transitions_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictability_module, "MAX_TRANSITIONS", 4)
+    rows = [[0, user, 0] for user in range(10)]
+    found = predictability_module._transitions(interactions_of(*rows))
+    assert found == [(0, 0), (0, 3), (0, 6), (0, 9)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gream.errors import InputError
+from gream.semantic_ids import quantiser as quantiser_module
 from gream.semantic_ids.quantiser import (
     Layers,
     MixtureQuantiser,
@@ -123,3 +125,17 @@ def test_a_quantiser_is_the_same_after_a_folder(tmp_path: Path, quantiser: SumQu
 def test_a_folder_without_a_quantiser_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no quantiser"):
         load_quantiser(tmp_path)
+
+
+def test_encoding_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(10).normal(size=(20, 6))
+    whole = encode(mixture(11), vectors)
+    monkeypatch.setattr(quantiser_module, "CHUNK", 7)
+    assert encode(mixture(11), vectors).tolist() == whole.tolist()
+
+
+def test_large_scores_of_the_gate_are_still_weights() -> None:
+    gate = Layers([np.zeros((3, 6), np.float32)], [np.array([1000.0, 0.0, 1000.0], np.float32)])
+    quantiser = replace(mixture(12), gate=gate)
+    weights = quantiser.gate_weights(quantiser.project(np.ones((1, 6), np.float32)))
+    assert weights.tolist() == [[0.5, 0.0, 0.5]]

@@ -149,3 +149,33 @@ def test_a_large_catalogue_starts_from_a_part_of_its_points(monkeypatch: pytest.
     assigned, centroids = kmeans(points, 5, balanced=False, seed=0)
     variance = ((points - points.mean(axis=0)) ** 2).sum()
     assert ((points - centroids[assigned]) ** 2).sum() < 0.5 * variance
+
+
+def test_a_price_too_large_for_a_small_step_does_not_stall_the_auction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # All costs are equal, so the step is 1, which float32 cannot add to 1e9: the step has to grow.
+    monkeypatch.setattr(kmeans_module, "PATIENCE", 10)
+    assigned, _ = balanced_assignment(np.zeros((4, 2), np.float32), np.full(2, 1e9, np.float32))
+    assert np.bincount(assigned).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_far_point_does_not_take_a_cluster_from_many(seed: int) -> None:
+    # Thirty points at 0, thirty at 10, one at 30: a start is the candidate that leaves the least error.
+    points = np.repeat(np.array([[0.0], [10.0], [30.0]], np.float32), [30, 30, 1], axis=0)
+    assigned, _ = kmeans(points, 2, balanced=False, seed=seed)
+    assert assigned[0] != assigned[30] == assigned[60]
+
+
+def test_a_cluster_without_points_keeps_its_centroid() -> None:
+    assigned, centroids = kmeans(np.full((11, 3), 2.0, np.float32), 4, balanced=False, seed=0)
+    assert set(assigned.tolist()) == {0}
+    assert centroids.tolist() == [[2.0] * 3] * 4
+
+
+def test_every_level_clusters_what_is_left_from_its_own_seed() -> None:
+    vectors = blobs(15, 60, 4)
+    codes, codebooks = residual_kmeans(vectors, [5, 5], balanced=True, seed=3)
+    left = vectors - codebooks[0][codes[:, 0]]
+    assert codes[:, 1].tolist() == kmeans(left, 5, balanced=True, seed=4)[0].tolist()

@@ -113,3 +113,47 @@ def test_the_text_has_a_row_for_each_level_and_begins_with_the_verdict() -> None
     lines = format_report(found).splitlines()
     assert lines[0] == f"**{found['verdict']['sentence']}**"
     assert [line.split("|")[1].strip() for line in lines[-2:]] == ["0", "1"]
+
+
+def test_balance_counts_codes_that_nobody_has() -> None:
+    names = Names(SidLayout((4,)), np.array([[0], [1], [3]], np.int32))
+    found = report_of(np.eye(3, dtype=np.float32), names.codes, names, [np.eye(4, 3, dtype=np.float32)])
+    assert found["levels"][0]["balance"] == pytest.approx(1 / (3 / 4))
+
+
+def test_vectors_a_little_apart_are_not_the_same() -> None:
+    names = Names(SidLayout((4,)), np.array([[0], [1], [2], [3]], np.int32))
+    vectors = np.array([[0.1], [0.1001], [0.3], [0.3]], np.float32)
+    found = report_of(vectors, names.codes, names, [np.zeros((4, 1), np.float32)])
+    assert found["items_with_the_vector_of_another"] == 2
+
+
+def test_neighbours_kept_are_those_of_the_reconstructions() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(40, 3)).astype(np.float32)
+    names = Names(SidLayout((40,)), np.arange(40, dtype=np.int32)[:, None])
+    assert report_of(vectors, names.codes, names, [vectors])["neighbours_kept"] == 1
+    book = generator.normal(size=(40, 3)).astype(np.float32)
+    assert report_of(vectors, names.codes, names, [book])["neighbours_kept"] < 0.6
+
+
+def test_bits_for_the_next_item_are_the_sum_with_the_last_item_known() -> None:
+    names = Names(SidLayout((2, 2)), np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.int32))
+    texts = [""] * 4
+    catalogue = Catalogue(list("abcd"), texts, texts, texts, [()] * 4, np.zeros(4))
+    rows = [[0, 3, 0, 3, 0, 3], [1, 2, 1, 2, 1, 2]] * 10
+    marks = np.array([TRAIN] * 5 + [VALIDATION], np.int8)
+    interactions = Interactions(list(map(str, range(20))), [np.array(row) for row in rows], [marks] * 20)
+    quantiser = SumQuantiser("residual_kmeans", [np.zeros((2, 1), np.float32)] * 2)
+    found = measure(np.eye(4, 1, dtype=np.float32), names.codes, names, quantiser, catalogue, interactions)
+    bits = sum(level["next_item"]["bits"] for level in found["levels"])
+    assert found["bits_for_the_next_item"] == pytest.approx(bits)
+    assert bits < 0.5
+
+
+def test_purity_of_a_row_stands_beside_what_chance_reaches_at_the_same_depth() -> None:
+    codes = np.array([[0, 0], [0, 3], [0, 1], [1, 0], [1, 1]], np.int32)
+    names = Names(SidLayout((2, 4)), codes)
+    books = [np.zeros((2, 1), np.float32), np.zeros((4, 1), np.float32)]
+    found = report_of(np.arange(5, dtype=np.float32)[:, None], codes, names, books)
+    assert "| 0.750 (0.500) |" in format_report(found).splitlines()[-2]

@@ -76,3 +76,28 @@ def test_imported_names_without_an_error_pass_too() -> None:
     for level in report["levels"]:
         level["reconstruction_error"] = None
     assert judge(report)["passed"]
+
+
+def test_more_codes_than_items_are_no_collapse() -> None:
+    report = fine()
+    report["items"], report["items_with_the_vector_of_another"] = 10, 0
+    for level in report["levels"]:
+        level |= {"codes": 100, "perplexity": 9.0}
+    assert [finding.split(",")[0] for finding in judge(report)["findings"]] == ["`codebook_size`"]
+
+
+def test_the_gravest_finding_comes_first() -> None:
+    report = fine()
+    report["items_with_the_vector_of_another"] = 90
+    report["levels"][0] |= {"codes": 300, "perplexity": 290.0}
+    report["collisions"]["rate_before"] = 0.4
+    firsts = [finding.split()[:2] for finding in judge(report)["findings"]]
+    assert firsts == [["the", "text,"], ["`codebook_size`,", "which"], ["the", "room"]]
+
+
+def test_a_coarse_first_level_can_pass() -> None:
+    report = fine()
+    report["levels"][0]["neighbours"] = {"kept": 0.98, "chance": 0.5}
+    assert judge(report)["passed"]
+    report["levels"][0]["neighbours"] = {"kept": 0.6, "chance": 0.5}
+    assert not judge(report)["passed"]
