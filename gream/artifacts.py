@@ -25,7 +25,7 @@ from typing import Any
 from gream.errors import InputError
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # raised when a folder of an older gream can no longer be read
+FORMAT = 2  # raised when a folder of an older gream can no longer be read
 
 _VERSIONED = ("gream", "torch", "transformers", "trl", "numpy", "scikit-learn")
 

@@ -259,7 +259,7 @@ class _EncoderLayer(nn.Module):
 def save_scorer(folder: Path, scorer: PrefixPathScorer, names: Names) -> None:
     """Write the weights, the shape and the fingerprint of the names into `folder`."""
     save_file({k: v.contiguous().cpu() for k, v in scorer.state_dict().items()}, folder / WEIGHTS_FILE)
-    data = {"names": names.fingerprint(), "shape": asdict(scorer.shape)}
+    data = {"names": names.checksum(), "items": len(names), "shape": asdict(scorer.shape)}
     (folder / SHAPE_FILE).write_text(json.dumps(data, indent=2) + "\n")
 
 
@@ -272,28 +272,28 @@ def load_scorer(folder: Path, names: Names) -> PrefixPathScorer:
     if not (folder / SHAPE_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} holds no path scorer; run `gream prm`, or correct the path.")
     data = json.loads((folder / SHAPE_FILE).read_text())
-    if data["names"] != names.fingerprint():
+    known = Names(names.layout, names.codes[: data["items"]])
+    if len(known) != data["items"] or known.checksum() != data["names"]:
         raise InputError(
             f"The path scorer in {folder} was made for the names {data['names']}, but these are "
-            f"{names.fingerprint()}; run `gream prm` again, or pass the names that it was trained with."
+            f"{names.checksum()}; run `gream prm` again, or pass the names that it was trained with."
         )
     scorer = PrefixPathScorer(TrieConstraint(names), ScorerShape(**data["shape"]))
     weights = load_file(folder / WEIGHTS_FILE)
-    if names.num_trained is not None:
-        weights["rows.weight"] = _rows_of_more_names(weights["rows.weight"], names, scorer.item_nodes)
+    if len(known) < len(names):
+        weights["rows.weight"] = _rows_of_more_names(weights["rows.weight"], known, scorer.item_nodes)
     scorer.load_state_dict(weights)
     return scorer.eval().requires_grad_(False)
 
 
-def _rows_of_more_names(rows: Tensor, names: Names, item_nodes: Tensor) -> Tensor:
-    """Move the rows of trained prefixes to their nodes in the trie of all names.
+def _rows_of_more_names(rows: Tensor, known: Names, item_nodes: Tensor) -> Tensor:
+    """Move the rows of known prefixes to their nodes in the trie of all names.
 
     A prefix that came later gets a row of zeros, so that it stands for the prefixes above it.
     """
-    known = TrieConstraint(names.trained()).item_nodes  # (trained items, L)
+    nodes = TrieConstraint(known).item_nodes  # (known items, L)
     moved = rows.new_zeros(int(item_nodes.max()) + 1, rows.shape[1])
-    moved[0] = rows[0]
-    moved[item_nodes[: len(known)]] = rows[known]
+    moved[item_nodes[: len(known)]] = rows[nodes]
     return moved
 
 

@@ -3,17 +3,18 @@
 The stored text space, the stored codebooks, the stored names: nothing of them changes, so every model that
 knows the old names goes on. Two folders are written beside those of the run, `data-added` and `sids-added`
 (the names of the stages' folders with that ending), and the run's `run.json` points to them from then on.
-Adding again adds to these.
+Adding again adds to these; purchases are always those of the stage `data`.
 
-Legend: N items so far, M new items, D embedding.
+Legend: N items of the stage, M new items, D embedding.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ import numpy as np
 import polars as pl
 
 from gream import artifacts
-from gream.arguments import StageConfig
 from gream.data.sources import read_items
 from gream.data.store import CATALOGUE_FILE, Catalogue, load_catalogue
 from gream.data.unusable import Unusable
 from gream.errors import InputError
-from gream.semantic_ids.build import SidsConfig, name_items
-from gream.semantic_ids.collisions import name_new_items
+from gream.semantic_ids.build import STAGE, SidsConfig, codebook_sizes, fit
+from gream.semantic_ids.collisions import name_new_items, unique_names
 from gream.semantic_ids.embed import load_embeddings, require_finite
 from gream.semantic_ids.item_text import STAGE as TEXT_STAGE
 from gream.semantic_ids.item_text import item_texts
@@ -41,17 +41,28 @@ logger = logging.getLogger(__name__)
 ENDING = "-added"
 REPORT_FILE = "added_report.json"
 RUN_FILE = "run.json"
+LARGEST_REBUILD = 20_000  # items up to which a full rebuild is made to compare with; ours
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folders that items are added to, and those that will hold the result."""
+    """What items are added to: the stage's folders, and what was added to them before."""
 
     data: Path
     sids: Path
-    new_data: Path
-    new_sids: Path
+    names: Names  # all names so far
+    added: pl.DataFrame  # catalogue rows of the items that were added before
+
+    @property
+    def new_data(self) -> Path:
+        """Where the longer catalogue is."""
+        return _beside(self.data)
+
+    @property
+    def new_sids(self) -> Path:
+        """Where the longer names are."""
+        return _beside(self.sids)
 
 
 def add_items(config: SidsConfig, file: Path) -> dict[str, Any]:
@@ -67,56 +78,77 @@ def add_items(config: SidsConfig, file: Path) -> dict[str, Any]:
     Raises:
         InputError: the stage has not run, an unusable line, an item that has a name already, or no free name.
     """
-    run = _find_run(config)
-    catalogue, names = load_catalogue(run.data), load_names(run.sids)
-    items = _read(file, catalogue)
+    manifest = artifacts.read_manifest(config.output_path, stage=STAGE)
+    # The settings that made the names, whatever the recipe says by now.
+    config = replace(config, **{k: v for k, v in manifest.config.items() if k != "output"})
+    run = find_run(config.locate("data"), config.output_path)
+    point_run_to(Path(config.run_dir), run)  # an interrupted command may have left it behind
+    items = _read(file, run)
     quantiser = load_quantiser(run.sids)
     vectors = _embed(config, items)
-    added = name_new_items(vectors, quantiser, names)
+    names = name_new_items(vectors, quantiser, run.names)
+    spelled = {raw: names.spell(len(run.names) + place) for place, raw in enumerate(items["item_id"])}
     report: dict[str, Any] = {
-        "items_before": len(names),
-        "items_added": len(vectors),
-        "names": {raw: added.spell(len(names) + place) for place, raw in enumerate(items["item_id"])},
-        "rebuild": compare_with_rebuild(vectors, quantiser, added, catalogue, config),
+        "items_before": len(run.names),
+        "items_added": len(items),
+        "names": spelled,
+        "rebuild": compare_with_rebuild(vectors, quantiser, names, config),
     }
-    _write_data(config, run, items, file)
-    _write_sids(config, run, added, quantiser, report, file)
-    _point_run_to(config, run)
+    _write(config, run, items, names, quantiser, report, file)
+    point_run_to(Path(config.run_dir), find_run(run.data, run.sids))
     logger.info(format_added(report, run))
     return report
 
 
+def find_run(data: Path, sids: Path) -> Run:
+    """Find what was added to the folders of both stages, if it still belongs to their names.
+
+    Raises:
+        InputError: one of the stages has not run.
+    """
+    artifacts.read_manifest(sids, stage=STAGE)
+    names, catalogue = load_names(sids), load_catalogue(data)
+    rows, added = _rows(data), _beside(sids)
+    if (added / artifacts.MANIFEST).is_file() and (_beside(data) / artifacts.MANIFEST).is_file():
+        longer, more = load_names(added), _rows(_beside(data))
+        same_items = more["item_id"][: len(rows)].equals(rows["item_id"])
+        # An interruption may have left a longer catalogue than names: what has no name was not added.
+        if longer.fingerprint() == names.fingerprint() and same_items and len(longer) <= len(more):
+            return Run(data, sids, longer, more[len(catalogue) : len(longer)])
+    return Run(data, sids, names, rows[:0])
+
+
 def compare_with_rebuild(
-    vectors: np.ndarray, quantiser: Quantiser, added: Names, catalogue: Catalogue, config: SidsConfig
+    vectors: np.ndarray, quantiser: Quantiser, names: Names, config: SidsConfig
 ) -> dict[str, Any] | None:
     """Fit the quantiser again on all items and compare what it says of the new ones.
 
     Args:
         vectors: (M, D) of the new items.
         quantiser: the stored one.
-        added: names of all items, the new ones last.
-        catalogue: the items before.
+        names: of all items, the new ones last.
         config: of the stage, which decides the quantiser.
 
     Returns:
         With the stored and the rebuilt codebooks: the error of the new items as a share of their squared
         length, and the share of their ten nearest neighbours that have the same first code. None for
-        imported names, which nothing can rebuild.
+        imported names, which nothing can rebuild, and for large catalogues, where it would take long.
     """
-    if config.method == "index":
-        return None
     known = load_embeddings(config.locate("embeddings"))
     every = np.concatenate([known, vectors])
-    first, rebuilt, names = name_items(every, catalogue, config)
+    if config.method == "index" or len(every) > LARGEST_REBUILD or not len(vectors):
+        return None
+    first, rebuilt = fit(every, codebook_sizes(config, len(every)), config)
     new = np.arange(len(known), len(every))
-    codes = np.concatenate([added.codes[: len(known)], added.codes[len(added) - len(vectors) :]])
+    again = unique_names(every, first, rebuilt).codes
+    stored = np.concatenate([names.codes[: len(known)], names.codes[len(names) - len(vectors) :]])
     near = find_neighbours(every, new).nearest
     return {
         name: {
-            "error": _error(found, vectors, table[new]),
-            "neighbours_with_the_first_code": float((table[near, 0] == table[new, None, 0]).mean()),
+            "error": _error(found, vectors, codes[new]),
+            "neighbours_with_the_first_code": float((codes[near, 0] == codes[new, :1]).mean()),
         }
-        for name, found, table in (("stored", quantiser, codes), ("rebuilt", rebuilt, names.codes))
+        for name, found, codes in (("stored", quantiser, stored), ("rebuilt", rebuilt, again))
     }
 
 
@@ -139,24 +171,12 @@ def format_added(report: dict[str, Any], run: Run) -> str:
     return f"{text}\nin {run.new_data} and {run.new_sids}"
 
 
-def _find_run(config: SidsConfig) -> Run:
-    """Add to what was added before, if that still belongs to the names of the stage."""
-    data, sids = config.locate("data"), config.output_path
-    artifacts.read_manifest(sids, stage="sids")
-    new_data, new_sids = data.with_name(data.name + ENDING), sids.with_name(sids.name + ENDING)
-    if (new_sids / artifacts.MANIFEST).is_file() and (new_data / artifacts.MANIFEST).is_file():
-        longer = load_names(new_sids)
-        same = longer.fingerprint() == load_names(sids).fingerprint()
-        if same and len(longer) == len(load_catalogue(new_data)):
-            return Run(new_data, new_sids, new_data, new_sids)
-    return Run(data, sids, new_data, new_sids)
-
-
-def _read(file: Path, catalogue: Catalogue) -> pl.DataFrame:
+def _read(file: Path, run: Run) -> pl.DataFrame:
     unusable = Unusable()
     items, _ = read_items(file, unusable)
     unusable.check(0.0, "nothing: every line of this file must be an item")
-    known = [raw for raw in items["item_id"] if raw in catalogue.index]
+    named = {*_rows(run.data)["item_id"], *run.added["item_id"]}
+    known = [raw for raw in items["item_id"] if raw in named]
     if known:
         raise InputError(
             f"{file} has {len(known):,} items that are named already "
@@ -184,52 +204,71 @@ def _embed(config: SidsConfig, items: pl.DataFrame) -> np.ndarray:
     return vectors
 
 
-def _write_data(config: SidsConfig, run: Run, items: pl.DataFrame, file: Path) -> None:
-    """Write the longer catalogue beside the purchases as they are."""
-    before = artifacts.read_manifest(run.data, stage="data")
-    catalogue = pl.read_parquet(run.data / CATALOGUE_FILE)
-    rows = items.with_columns(
-        item=pl.int_range(len(catalogue), len(catalogue) + len(items), dtype=pl.Int64),
-        price=pl.col("price").fill_null(float("nan")),
-    ).select(catalogue.columns)
-    inputs = {"data": config.locate("data"), "items": file}
-    with _writing(run.new_data, "data", before, config, inputs) as draft:
+def _write(
+    config: SidsConfig,
+    run: Run,
+    items: pl.DataFrame,
+    names: Names,
+    quantiser: Quantiser,
+    report: dict[str, Any],
+    file: Path,
+) -> None:
+    """Write the longer catalogue, with the purchases as they are, and the longer names."""
+    before = artifacts.read_manifest(run.data)
+    rows = items.with_columns(item=pl.lit(0, dtype=pl.Int64), price=pl.col("price").fill_null(float("nan")))
+    old = _rows(run.data)
+    catalogue = pl.concat([old, run.added, rows.select(old.columns)], how="vertical_relaxed")
+    inputs = {"data": run.data, "sids": run.sids, "items": file}
+    # Both are written before either takes its place, so that little can come between them.
+    with (
+        _writing(run.new_sids, STAGE, config, inputs) as sids,
+        _writing(run.new_data, "data", config, inputs) as data,
+    ):
         for name in before.outputs:
             if name != CATALOGUE_FILE:
-                shutil.copy(run.data / name, draft.path / name)
-        pl.concat([catalogue, rows], how="vertical_relaxed").write_parquet(draft.path / CATALOGUE_FILE)
-        draft.counts.update(before.counts, items=len(catalogue) + len(items), items_added=len(items))
+                shutil.copy(run.data / name, data.path / name)
+        numbers = pl.Series("item", range(len(catalogue)), dtype=pl.Int64)
+        catalogue.with_columns(numbers).write_parquet(data.path / CATALOGUE_FILE)
+        data.counts.update(before.counts, items=len(catalogue), items_added=len(items))
+        save_names(sids.path, names)
+        save_quantiser(sids.path, quantiser)
+        (sids.path / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        sids.counts.update(items=len(names), items_added=len(items))
 
 
-def _write_sids(
-    config: SidsConfig, run: Run, added: Names, quantiser: Quantiser, report: dict[str, Any], file: Path
-) -> None:
-    before = artifacts.read_manifest(run.sids, stage="sids")
-    with _writing(run.new_sids, "sids", before, config, {"sids": config.output_path, "items": file}) as draft:
-        save_names(draft.path, added)
-        save_quantiser(draft.path, quantiser)
-        (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        draft.counts.update(items=len(added), items_added=report["items_added"])
+def _writing(folder: Path, stage: str, config: SidsConfig, inputs: dict[str, Path]) -> Any:
+    recorded = {**config.recorded(), "output": folder.name, "added": True}
+    return artifacts.writing(folder, stage=stage, config=recorded, inputs=inputs, seed=config.seed)
 
 
-def _writing(
-    folder: Path, stage: str, before: artifacts.Manifest, config: StageConfig, inputs: dict[str, Path]
-) -> Any:
-    return artifacts.writing(
-        folder, stage=stage, config={**before.config, "added_to": True}, inputs=inputs, seed=config.seed
-    )
-
-
-def _point_run_to(config: SidsConfig, run: Run) -> None:
-    """Let a finished run be served with the new items from now on."""
-    file = Path(config.run_dir) / RUN_FILE
-    if not file.is_file():
+def point_run_to(run_dir: Path, run: Run) -> None:
+    """Let a finished run that uses these names be served with the added items from now on."""
+    file = run_dir / RUN_FILE
+    if not file.is_file() or not len(run.added):
         return
     settings = json.loads(file.read_text())
-    names = {run.data.name, run.new_data.name}, {run.sids.name, run.new_sids.name}
-    if settings["data"] in names[0] and settings["sids"] in names[1]:
-        settings |= {"data": run.new_data.name, "sids": run.new_sids.name}
-        file.write_text(json.dumps(settings, indent=2) + "\n")
+    used = {name: run_dir / settings.get(name, "") for name in ("data", "sids")}
+    if used["data"] in (run.data, run.new_data) and used["sids"] in (run.sids, run.new_sids):
+        settings |= {"data": _beside_name(settings["data"]), "sids": _beside_name(settings["sids"])}
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_text(json.dumps(settings, indent=2) + "\n")
+        os.replace(partial, file)
+    else:
+        logger.info("%s is served with other names and stays as it is", file)
+
+
+def _rows(data: Path) -> pl.DataFrame:
+    """Catalogue rows of a data folder, in the order of items."""
+    artifacts.read_manifest(data, stage="data")
+    return pl.read_parquet(data / CATALOGUE_FILE).sort("item")
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ENDING)
+
+
+def _beside_name(name: str) -> str:
+    return name if name.endswith(ENDING) else name + ENDING
 
 
 def _error(quantiser: Quantiser, vectors: np.ndarray, codes: np.ndarray) -> float:

@@ -126,7 +126,11 @@ def fit(vectors: np.ndarray, sizes: tuple[int, ...], config: SidsConfig) -> tupl
         from gream.semantic_ids.rqvae import fit_rqvae
 
         quantiser = fit_rqvae(
-            vectors, sizes, _training(config), collaborative=_aligned_to(config), alignment=config.alignment
+            vectors,
+            sizes,
+            _training(config),
+            collaborative=_aligned_to(config, len(vectors)),
+            alignment=config.alignment,
         )
     return encode(quantiser, vectors), quantiser
 
@@ -226,8 +230,8 @@ def _training(config: SidsConfig) -> Any:
     )
 
 
-def _aligned_to(config: SidsConfig) -> np.ndarray | None:
-    """Collaborative vectors (N, C), if the alignment loss needs them."""
+def _aligned_to(config: SidsConfig, num_items: int) -> np.ndarray | None:
+    """Collaborative vectors (N, C), if the alignment loss needs them; zeros for items that came later."""
     if config.alignment == 0:
         return None
     vectors = load_collaborative(config.locate("embeddings"))
@@ -236,4 +240,4 @@ def _aligned_to(config: SidsConfig) -> np.ndarray | None:
             f"`alignment` is {config.alignment}, but {config.locate('embeddings')} holds no collaborative "
             "vectors, because no two items are bought together in training; set `alignment` to 0."
         )
-    return vectors
+    return np.pad(vectors, ((0, num_items - len(vectors)), (0, 0)))

@@ -95,10 +95,6 @@ class Names:
         """Spell the name of one item."""
         return self.layout.name(self.codes[item])
 
-    def trained(self) -> Names:
-        """Return the names that models are made for, without the items that came later."""
-        return Names(self.layout, self.codes[: self.num_trained])
-
     def fingerprint(self) -> str:
         """Short hash of layout and trained codes: what a model folder remembers.
 
@@ -132,6 +128,8 @@ def load_names(folder: Path) -> Names:
     if not (folder / LAYOUT_FILE).is_file() or not (folder / CODES_FILE).is_file():
         raise InputError(f"{folder} holds no item names; run `gream sids`, or correct the path.")
     data = json.loads((folder / LAYOUT_FILE).read_text())
+    if not {"checksum", "num_trained"} <= data.keys():
+        raise InputError(f"{folder} was written by an older gream; run `gream sids` again.")
     expected, num_trained = data.pop("checksum"), data.pop("num_trained")
     layout = SidLayout(tuple(data.pop("codebook_sizes")), **data)
     names = Names(layout, np.load(folder / CODES_FILE, allow_pickle=False), num_trained)

@@ -246,3 +246,28 @@ def test_a_saved_scorer_goes_on_with_items_that_were_named_later(
         torch.testing.assert_close(scores[0], scores[1])
     new = new_trie.item_nodes[len(names) :, -1].expand(2, -1)
     assert torch.isfinite(more.score(more.context(histories), old_trie.depth - 1, new)).all()
+
+
+def test_prefixes_that_came_later_stand_for_those_above_them(
+    tmp_path: Path, names: Names, codebooks: list[np.ndarray]
+) -> None:
+    save_scorer(tmp_path, PrefixPathScorer(TrieConstraint(names), SHAPE), names)
+    vectors = np.random.default_rng(7).normal(size=(9, 8)).astype(np.float32)
+    longer = name_new_items(vectors, SumQuantiser("residual_kmeans", codebooks), names)
+    more = load_scorer(tmp_path, longer)
+    leaves = TrieConstraint(longer).item_nodes[:, -1]
+    assert not more.rows.weight[leaves[len(names) :]].any()
+    assert more.rows.weight[leaves[: len(names)]].any(dim=1).all()
+
+
+def test_a_scorer_of_the_longer_names_is_read_as_it_was_and_refused_for_the_shorter(
+    tmp_path: Path, names: Names, codebooks: list[np.ndarray]
+) -> None:
+    vectors = np.random.default_rng(7).normal(size=(9, 8)).astype(np.float32)
+    longer = name_new_items(vectors, SumQuantiser("residual_kmeans", codebooks), names)
+    torch.manual_seed(6)
+    scorer = PrefixPathScorer(TrieConstraint(longer), SHAPE).eval()
+    save_scorer(tmp_path, scorer, longer)
+    torch.testing.assert_close(load_scorer(tmp_path, longer).rows.weight, scorer.rows.weight)
+    with pytest.raises(InputError, match="was made for the names"):
+        load_scorer(tmp_path, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from gream import artifacts
 from gream.data.prepare import DataConfig
 from gream.data.prepare import run as run_data
-from gream.data.store import load_catalogue, load_interactions
+from gream.data.store import Interactions, load_catalogue, load_interactions, save_dataset
 from gream.errors import InputError
+from gream.semantic_ids import adding
 from gream.semantic_ids.adding import add_items
 from gream.semantic_ids.build import SidsConfig
 from gream.semantic_ids.build import run as run_sids
@@ -22,6 +24,7 @@ from gream.semantic_ids.embed import run as run_embed
 from gream.semantic_ids.item_text import TextConfig
 from gream.semantic_ids.item_text import run as run_text
 from gream.semantic_ids.layout import load_names
+from gream.semantic_ids.new_items import embed_new_items
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_dir(finished: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -148,9 +149,104 @@ def test_the_same_items_give_the_same_bytes(run_dir: Path) -> None:
     file = items_file(run_dir, like(run_dir, 1, "x"))
     add_items(config(run_dir), file)
     first = artifacts.read_manifest(run_dir / "sids-added").outputs
-    import shutil
-
     shutil.rmtree(run_dir / "sids-added")
     add_items(config(run_dir), file)
     assert artifacts.read_manifest(run_dir / "sids-added").outputs == first
     assert np.load(run_dir / "sids-added" / "codes.npy").dtype == np.int32
+
+
+def test_after_an_interruption_catalogue_and_names_belong_together_again(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    file = items_file(run_dir, like(run_dir, 2, "y"))
+    replace = artifacts._replace
+
+    def interrupted(partial: Path, folder: Path) -> None:
+        if folder.name == "sids-added":  # the longer catalogue is in its place already
+            raise KeyboardInterrupt
+        replace(partial, folder)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(artifacts, "_replace", interrupted)
+        add_items(config(run_dir), file)
+    add_items(config(run_dir), file)
+    catalogue = load_catalogue(run_dir / "data-added")
+    assert catalogue.item_ids[-2:] == ["x", "y"]
+    assert len(load_names(run_dir / "sids-added")) == len(catalogue)
+
+
+def test_a_run_that_an_interruption_left_behind_is_pointed_to_the_items_by_the_next_command(
+    run_dir: Path,
+) -> None:
+    file = items_file(run_dir, like(run_dir, 1, "x"))
+    add_items(config(run_dir), file)
+    (run_dir / "run.json").write_text(json.dumps({"data": "data", "sids": "sids"}))
+    with pytest.raises(InputError, match="named already"):
+        add_items(config(run_dir), file)
+    assert json.loads((run_dir / "run.json").read_text()) == {"data": "data-added", "sids": "sids-added"}
+
+
+def test_purchases_are_always_those_of_the_stage(run_dir: Path) -> None:
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    catalogue, interactions = load_catalogue(run_dir / "data"), load_interactions(run_dir / "data")
+    few = Interactions(interactions.user_ids[:9], interactions.sequences[:9], interactions.splits[:9])
+    with artifacts.writing(run_dir / "data", stage="data", config={}, inputs={}, seed=0) as draft:
+        save_dataset(draft.path, catalogue, few)
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 2, "y")))
+    assert len(load_interactions(run_dir / "data-added").user_ids) == 9
+    assert load_catalogue(run_dir / "data-added").item_ids[-2:] == ["x", "y"]
+
+
+def test_the_settings_are_those_that_made_the_names(run_dir: Path) -> None:
+    file = items_file(run_dir, like(run_dir, 1, "x"))
+    edited = SidsConfig(run_dir=str(run_dir), num_codebooks=2, codebook_size=4)
+    report = add_items(edited, file)
+    first = report["rebuild"]
+    shutil.rmtree(run_dir / "sids-added")
+    assert add_items(config(run_dir), file)["rebuild"] == first
+
+
+def test_aligned_names_take_new_items_too(run_dir: Path) -> None:
+    aligned = SidsConfig(
+        run_dir=str(run_dir), method="rqvae", num_codebooks=2, codebook_size=8, alignment=0.5,
+        hidden=[], latent_dim=6, epochs=3,
+    )  # fmt: skip
+    run_sids(aligned)
+    assert add_items(aligned, items_file(run_dir, like(run_dir, 1, "x")))["rebuild"]
+
+
+def test_a_large_catalogue_is_not_rebuilt(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adding, "LARGEST_REBUILD", 100)
+    assert add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))["rebuild"] is None
+
+
+def test_new_texts_are_cut_as_the_others_were(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def embed(folder: Path, texts: list[str]) -> np.ndarray:
+        seen.extend(texts)
+        return embed_new_items(folder, texts)
+
+    monkeypatch.setattr(adding, "embed_new_items", embed)
+    add_items(
+        config(run_dir),
+        items_file(run_dir, {"item_id": "new", "title": "Lamp", "description": "It shines. " * 5 + "Bright"}),
+    )
+    assert seen == ["Lamp. " + "It shines. " * 5 + "Bright"]
+
+
+def test_a_run_that_is_served_with_other_names_is_left_alone(run_dir: Path) -> None:
+    settings = {"data": "data", "sids": "sids-parallel", "model": "srpo"}
+    (run_dir / "run.json").write_text(json.dumps(settings))
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    assert json.loads((run_dir / "run.json").read_text()) == settings
+
+
+def test_items_added_before_do_not_change_what_is_said_of_the_next(run_dir: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run_dir, tmp_path / "other"))
+    alone = add_items(config(other), items_file(other, like(other, 50, "y")))
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    second = add_items(config(run_dir), items_file(run_dir, like(run_dir, 50, "y")))
+    assert second["names"] == alone["names"]
+    assert second["rebuild"] == alone["rebuild"]
