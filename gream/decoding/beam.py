@@ -111,7 +111,7 @@ def beam_search(
             logps = session.first(block)[:, None]  # (B, 1, K)
         else:
             logps = session.step(beams.parents, beams.codes + blocks[level - 1].start, block)  # (B, W, K)
-        beams = _expand(beams, logps.to(device), constraint, alive)  # (B, W * C)
+        beams = _expand(beams, logps.to(device), constraint, level, alive)  # (B, W * C)
         if last:
             beams = _in_item_order(beams, constraint)
         beams = beams.take(_best(beams.logps, expand_width or num_beams))
@@ -162,10 +162,10 @@ def _roots(num_users: int, device: torch.device) -> _Beams:
 
 
 def _expand(
-    beams: _Beams, logps: torch.Tensor, constraint: TrieConstraint, alive: torch.Tensor | None
+    beams: _Beams, logps: torch.Tensor, constraint: TrieConstraint, level: int, alive: torch.Tensor | None
 ) -> _Beams:
     """Lay the children of all beams side by side: (B, W) beams and (B, W, K) numbers to (B, W * C)."""
-    children = constraint.children(beams.nodes, alive)
+    children = constraint.children(beams.nodes, level, alive)
     legal = children.legal  # (B, W, C)
     steps = logps.gather(2, children.codes)  # (B, W, C)
     # A legal code without a finite number would silently vanish from every list.

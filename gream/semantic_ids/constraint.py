@@ -43,7 +43,7 @@ class TrieConstraint:
         num_items: N.
         num_nodes: P, the root included.
         item_nodes: (N, L) int64, the node of every prefix of every item's name; the last is its leaf.
-        node_codes: (P,) int64, last code of the node's path; 0 for the root.
+        node_codes: (P,) int32, last code of the node's path; 0 for the root.
     """
 
     def __init__(self, names: Names) -> None:
@@ -81,19 +81,22 @@ class TrieConstraint:
         item_counts = np.bincount(nodes.ravel(), minlength=self.num_nodes)
         item_counts[0] = self.num_items
         child_start = np.concatenate([[1], 1 + np.cumsum(child_counts)])
-        fan_out = [child_counts[self._slice(depth)].max() for depth in range(self.depth + 1)]
+        # Known on the host, so that no step of a search waits for a device to tell it.
+        self._fan_outs = [int(child_counts[self._slice(depth)].max()) for depth in range(self.depth + 1)]
         item_nodes = np.empty_like(nodes)
         item_nodes[order] = nodes
 
-        self.node_codes = torch.from_numpy(node_codes)
+        # Four bytes a number: the nodes of a catalogue are fewer than 2^31.
+        codes, start = node_codes.astype(np.int32), item_start.astype(np.int32)
+        end, below = (item_start + item_counts).astype(np.int32), child_start.astype(np.int32)
+        self.node_codes = torch.from_numpy(codes)
         self.item_nodes = torch.from_numpy(item_nodes)
-        self._child_start = torch.from_numpy(child_start)  # (P + 1,)
-        self._fan_out = torch.from_numpy(np.repeat(fan_out, np.diff(self._level_starts)))  # (P,)
-        self._item_start = torch.from_numpy(item_start)  # (P,)
-        self._item_end = torch.from_numpy(item_start + item_counts)  # (P,)
+        self._child_start = torch.from_numpy(below)  # (P + 1,)
+        self._item_start = torch.from_numpy(start)  # (P,)
+        self._item_end = torch.from_numpy(end)  # (P,)
         self._order = torch.from_numpy(order)  # (N,) items sorted by their codes
         # The same numbers for paths that come one by one, where a tensor on a device would be slow.
-        self._host = (node_codes, child_start, item_start, item_start + item_counts, order)
+        self._host = (codes, below, start, end, order)
 
     def to(self, device: torch.device | str) -> TrieConstraint:
         """Return this trie with its tensors on another device."""
@@ -158,26 +161,28 @@ class TrieConstraint:
             node = int(child)
         return node
 
-    def children(self, nodes: torch.Tensor, alive: torch.Tensor | None = None) -> Children:
+    def children(self, nodes: torch.Tensor, depth: int, alive: torch.Tensor | None = None) -> Children:
         """Return what may follow every beam of every user.
 
-        C is the largest number of children that any node of the beams' level has, so it does not depend
-        on the beams; 0 after complete names.
+        C is the largest number of children that any node of this depth has, so it does not depend on the
+        beams; 0 after complete names.
 
         Args:
-            nodes: (B, W) int64, nodes of one level; -1 is a padding beam, without a legal child.
+            nodes: (B, W) int64, nodes whose paths have `depth` codes; -1 is a padding beam, without a legal
+                child.
+            depth: number of codes of the beams' paths, 0 to L.
             alive: (B, P) bool of `alive`; everything is allowed without it.
         """
         real = nodes >= 0
         safe = nodes.clamp(min=0)
-        width = int(torch.where(real, self._fan_out[safe], 0).max())
+        width = self._fan_outs[depth]
         start = self._child_start[safe].unsqueeze(-1)  # (B, W, 1)
         child = start + torch.arange(width, device=nodes.device)  # (B, W, C)
         legal = real.unsqueeze(-1) & (child < self._child_start[safe + 1].unsqueeze(-1))
         child = torch.where(legal, child, 0)
         if alive is not None:
             legal = legal & alive.gather(1, child.flatten(1)).view_as(child)
-        codes = torch.where(legal, self.node_codes[child], 0)
+        codes = torch.where(legal, self.node_codes[child].long(), 0)
         return Children(codes, torch.where(legal, child, -1), legal)
 
     def alive(self, mask: torch.Tensor) -> torch.Tensor:

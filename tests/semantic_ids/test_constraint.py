@@ -49,10 +49,10 @@ def test_nodes_are_numbered_breadth_first_in_the_order_of_codes() -> None:
 
 def test_children_of_the_hand_worked_trie() -> None:
     trie = TrieConstraint(HAND)
-    root = trie.children(torch.tensor([[0]]))
+    root = trie.children(torch.tensor([[0]]), 0)
     assert root.codes.tolist() == [[[0, 2]]]
     assert root.nodes.tolist() == [[[1, 2]]]
-    below = trie.children(torch.tensor([[2, 1, -1]]))
+    below = trie.children(torch.tensor([[2, 1, -1]]), 1)
     assert below.codes.tolist() == [[[0, 1], [1, 3], [0, 0]]]
     assert below.nodes.tolist() == [[[5, 6], [3, 4], [-1, -1]]]
     assert below.legal.tolist() == [[[True, True], [True, True], [False, False]]]
@@ -83,7 +83,7 @@ def test_children_of_every_level_equal_allowed(names: Names) -> None:
     trie, slow = TrieConstraint(names), slow_trie(names)
     for depth in range(trie.depth):
         paths = [path for path in slow if len(path) == depth]
-        found = trie.children(torch.tensor([[trie.node(path) for path in paths]]))
+        found = trie.children(torch.tensor([[trie.node(path) for path in paths]]), depth)
         widest = max(len(trie.allowed(path)) for path in paths)
         assert found.codes.shape == (1, len(paths), widest)
         for position, path in enumerate(paths):
@@ -96,17 +96,17 @@ def test_children_of_every_level_equal_allowed(names: Names) -> None:
 def test_width_depends_on_the_level_and_not_on_the_beams() -> None:
     codes = np.array([[0, 0], [1, 0], [1, 1], [1, 2]], dtype=np.int32)
     trie = TrieConstraint(Names(SidLayout((2, 3)), codes))
-    assert trie.children(torch.tensor([[1]])).codes.shape == (1, 1, 3)
+    assert trie.children(torch.tensor([[1]]), 1).codes.shape == (1, 1, 3)
 
 
 def test_complete_names_have_no_children() -> None:
     trie = TrieConstraint(HAND)
-    assert trie.children(torch.tensor([[3, 6]])).legal.shape == (1, 2, 0)
+    assert trie.children(torch.tensor([[3, 6]]), 2).legal.shape == (1, 2, 0)
     assert trie.allowed((0, 3)).tolist() == []
 
 
 def test_a_padding_beam_has_no_legal_child() -> None:
-    found = TrieConstraint(HAND).children(torch.tensor([[1, -1], [-1, -1]]))
+    found = TrieConstraint(HAND).children(torch.tensor([[1, -1], [-1, -1]]), 1)
     assert found.legal.any(dim=-1).tolist() == [[True, False], [False, False]]
     assert (found.nodes[~found.legal] == -1).all()
 
@@ -127,7 +127,7 @@ def test_narrowed_children_lead_to_allowed_items_only(names: Names) -> None:
     mask = torch.from_numpy(np.random.default_rng(6).random((2, len(names))) < 0.3)
     mask[:, 1] = True
     alive = trie.alive(mask)
-    found = trie.children(torch.zeros(2, 1, dtype=torch.long), alive)
+    found = trie.children(torch.zeros(2, 1, dtype=torch.long), 0, alive)
     for user in range(2):
         expected = sorted({p[0] for p, items in slow.items() if len(p) == 1 and mask[user, items].any()})
         assert found.codes[user, 0][found.legal[user, 0]].tolist() == expected
@@ -181,7 +181,7 @@ def test_a_catalogue_without_items_is_refused() -> None:
 def test_a_moved_trie_answers_the_same() -> None:
     trie = TrieConstraint(HAND).to("cpu")
     assert trie.device == torch.device("cpu")
-    assert trie.children(torch.tensor([[0]])).nodes.tolist() == [[[1, 2]]]
+    assert trie.children(torch.tensor([[0]]), 0).nodes.tolist() == [[[1, 2]]]
 
 
 def test_a_hundred_thousand_names_build_in_a_second_of_processor_time() -> None:
