@@ -173,17 +173,18 @@ class TrieConstraint:
             depth: number of codes of the beams' paths, 0 to L.
             alive: (B, P) bool of `alive`; everything is allowed without it.
         """
-        real = nodes >= 0
+        real = (nodes >= 0).unsqueeze(-1)
         safe = nodes.clamp(min=0)
-        width = self._fan_outs[depth]
         start = self._child_start[safe].unsqueeze(-1)  # (B, W, 1)
-        child = start + torch.arange(width, device=nodes.device)  # (B, W, C)
-        legal = real.unsqueeze(-1) & (child < self._child_start[safe + 1].unsqueeze(-1))
-        child = torch.where(legal, child, 0)
+        end = self._child_start[safe + 1].unsqueeze(-1)
+        child = start + torch.arange(self._fan_outs[depth], device=nodes.device)  # (B, W, C)
+        legal = real & (child < end)
+        child.masked_fill_(~legal, 0)  # the root, whose code is 0
         if alive is not None:
             legal = legal & alive.gather(1, child.flatten(1)).view_as(child)
-        codes = torch.where(legal, self.node_codes[child].long(), 0)
-        return Children(codes, torch.where(legal, child, -1), legal)
+            child.masked_fill_(~legal, 0)
+        codes = self.node_codes.index_select(0, child.flatten()).view_as(child).long()
+        return Children(codes, child.masked_fill_(~legal, -1), legal)
 
     def alive(self, mask: torch.Tensor) -> torch.Tensor:
         """Mark the nodes that still lead to an allowed item: (B, N) bool to (B, P) bool.

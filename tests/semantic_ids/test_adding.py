@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gream import artifacts
+from gream import artifacts, pipeline
 from gream.data.prepare import DataConfig
 from gream.data.prepare import run as run_data
 from gream.data.store import Interactions, load_catalogue, load_interactions, save_dataset
 from gream.errors import InputError
+from gream.evaluation.evaluate import EvaluateConfig
 from gream.semantic_ids import adding
 from gream.semantic_ids.adding import add_items
 from gream.semantic_ids.build import SidsConfig
@@ -250,3 +251,14 @@ def test_items_added_before_do_not_change_what_is_said_of_the_next(run_dir: Path
     second = add_items(config(run_dir), items_file(run_dir, like(run_dir, 50, "y")))
     assert second["names"] == alone["names"]
     assert second["rebuild"] == alone["rebuild"]
+
+
+def test_another_gream_run_keeps_the_added_items(run_dir: Path) -> None:
+    evaluate = EvaluateConfig(run_dir=str(run_dir), model="srpo")
+    steps = [pipeline.Step(Path("11-evaluate.yaml"), "evaluate", evaluate)]
+    pipeline._write_run_file(run_dir, steps)
+    assert json.loads((run_dir / "run.json").read_text())["sids"] == "sids"
+    add_items(config(run_dir), items_file(run_dir, like(run_dir, 1, "x")))
+    pipeline._write_run_file(run_dir, steps)
+    settings = json.loads((run_dir / "run.json").read_text())
+    assert (settings["data"], settings["sids"]) == ("data-added", "sids-added")
