@@ -43,7 +43,7 @@ class TrieConstraint:
         num_items: N.
         num_nodes: P, the root included.
         item_nodes: (N, L) int64, the node of every prefix of every item's name; the last is its leaf.
-        node_codes: (P,) int32, last code of the node's path; 0 for the root.
+        node_codes: (P,) int64, last code of the node's path; 0 for the root.
     """
 
     def __init__(self, names: Names) -> None:
@@ -86,17 +86,17 @@ class TrieConstraint:
         item_nodes = np.empty_like(nodes)
         item_nodes[order] = nodes
 
-        # Four bytes a number: the nodes of a catalogue are fewer than 2^31.
-        codes, start = node_codes.astype(np.int32), item_start.astype(np.int32)
-        end, below = (item_start + item_counts).astype(np.int32), child_start.astype(np.int32)
-        self.node_codes = torch.from_numpy(codes)
+        # Four bytes a number where none is an index itself: the nodes of a catalogue are fewer than 2^31.
+        start, below = item_start.astype(np.int32), child_start.astype(np.int32)
+        end = (item_start + item_counts).astype(np.int32)
+        self.node_codes = torch.from_numpy(node_codes)
         self.item_nodes = torch.from_numpy(item_nodes)
         self._child_start = torch.from_numpy(below)  # (P + 1,)
         self._item_start = torch.from_numpy(start)  # (P,)
         self._item_end = torch.from_numpy(end)  # (P,)
         self._order = torch.from_numpy(order)  # (N,) items sorted by their codes
         # The same numbers for paths that come one by one, where a tensor on a device would be slow.
-        self._host = (codes, below, start, end, order)
+        self._host = (node_codes, below, start, end, order)
 
     def to(self, device: torch.device | str) -> TrieConstraint:
         """Return this trie with its tensors on another device."""
@@ -173,18 +173,17 @@ class TrieConstraint:
             depth: number of codes of the beams' paths, 0 to L.
             alive: (B, P) bool of `alive`; everything is allowed without it.
         """
-        real = (nodes >= 0).unsqueeze(-1)
         safe = nodes.clamp(min=0)
         start = self._child_start[safe].unsqueeze(-1)  # (B, W, 1)
-        end = self._child_start[safe + 1].unsqueeze(-1)
+        end = torch.where(nodes >= 0, self._child_start[safe + 1], 0).unsqueeze(-1)
         child = start + torch.arange(self._fan_outs[depth], device=nodes.device)  # (B, W, C)
-        legal = real & (child < end)
-        child.masked_fill_(~legal, 0)  # the root, whose code is 0
+        illegal = child >= end
+        child.masked_fill_(illegal, 0)  # the root, whose code is 0
         if alive is not None:
-            legal = legal & alive.gather(1, child.flatten(1)).view_as(child)
-            child.masked_fill_(~legal, 0)
-        codes = self.node_codes.index_select(0, child.flatten()).view_as(child).long()
-        return Children(codes, child.masked_fill_(~legal, -1), legal)
+            illegal |= ~alive.gather(1, child.flatten(1)).view_as(child)
+            child.masked_fill_(illegal, 0)
+        codes = self.node_codes.index_select(0, child.flatten()).view_as(child)
+        return Children(codes, child.masked_fill_(illegal, -1), ~illegal)
 
     def alive(self, mask: torch.Tensor) -> torch.Tensor:
         """Mark the nodes that still lead to an allowed item: (B, N) bool to (B, P) bool.
