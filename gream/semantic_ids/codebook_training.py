@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -110,8 +111,63 @@ def restart_dead(
     return len(dead)
 
 
+class CodebookModel(Protocol):
+    """Networks with codebooks, which `learn` trains; both are modules of torch."""
+
+    def start(self, vectors: torch.Tensor, sizes: Sequence[int], seed: int) -> None:
+        """Put the codebooks where k-means puts them."""
+
+    def restart(self, vectors: torch.Tensor, generator: np.random.Generator) -> None:
+        """Bring codes that no item chose in this epoch back, and count anew."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return everything that learns."""
+
+
+def learn(
+    model: CodebookModel,
+    data: torch.Tensor,
+    sizes: Sequence[int],
+    training: Training,
+    warm_up_loss: Callable[[torch.Tensor], torch.Tensor],
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    title: str,
+) -> None:
+    """Train the networks without codebooks, start these by k-means, and train all together.
+
+    Args:
+        model: what learns.
+        data: (N, D) the vectors.
+        sizes: number of codes of each codebook.
+        training: schedule and seed.
+        warm_up_loss: from the items of a batch (B,) to a scalar, without codebooks.
+        loss: the same with them.
+        title: of the progress bars.
+    """
+    generator = np.random.default_rng(training.seed)
+    warm_up = max(1, round(WARM_UP * training.epochs))
+    remaining = training.epochs - warm_up
+
+    def after_epoch() -> None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining >= SETTLE * training.epochs:
+            model.restart(data, generator)
+
+    train(
+        model, len(data), warm_up_loss, training,
+        epochs=warm_up, generator=generator, after_epoch=lambda: None, title=f"{title}, warm-up",
+    )  # fmt: skip
+    model.start(data, sizes, training.seed)
+    train(
+        model, len(data), loss, training,
+        epochs=remaining, generator=generator, after_epoch=after_epoch, title=title,
+    )  # fmt: skip
+
+
 def train(
-    modules: nn.Module,
+    modules: CodebookModel | nn.Module,
     num_items: int,
     loss: Callable[[torch.Tensor], torch.Tensor],
     training: Training,

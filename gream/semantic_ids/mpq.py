@@ -20,17 +20,15 @@ import torch
 from torch import nn
 
 from gream.semantic_ids.codebook_training import (
-    SETTLE,
     TINY,
-    WARM_UP,
     Training,
     as_layers,
     choose,
     codebook_loss,
+    learn,
     network,
     quantise,
     restart_dead,
-    train,
 )
 from gream.semantic_ids.kmeans import kmeans
 from gream.semantic_ids.quantiser import MixtureQuantiser
@@ -53,14 +51,6 @@ def fit_mpq(
     torch.manual_seed(training.seed)
     model = _Model(vectors.shape[1], sizes, training)
     data = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
-    generator = np.random.default_rng(training.seed)
-    warm_up = max(1, round(WARM_UP * training.epochs))
-    remaining = [training.epochs - warm_up]
-
-    def after_epoch() -> None:
-        remaining[0] -= 1
-        if remaining[0] >= SETTLE * training.epochs:
-            model.restart(data, generator)
 
     def warm_up_loss(rows: torch.Tensor) -> torch.Tensor:
         rebuilt, outputs = model.plain_loss(data[rows])
@@ -70,15 +60,7 @@ def fit_mpq(
         rebuilt, outputs = model.loss(data[rows], training.gradient)
         return rebuilt + orthogonality * (similarity(outputs) + overlap(list(model.codebooks)))
 
-    train(
-        model, len(data), warm_up_loss, training,
-        epochs=warm_up, generator=generator, after_epoch=lambda: None, title="experts",
-    )  # fmt: skip
-    model.start(data, sizes, training.seed)
-    train(
-        model, len(data), loss, training,
-        epochs=remaining[0], generator=generator, after_epoch=after_epoch, title="mpq",
-    )  # fmt: skip
+    learn(model, data, sizes, training, warm_up_loss, loss, title="mpq")
     return MixtureQuantiser(
         "mpq",
         [book.detach().numpy().copy() for book in model.codebooks],

@@ -19,16 +19,14 @@ import torch
 from torch import nn
 
 from gream.semantic_ids.codebook_training import (
-    SETTLE,
-    WARM_UP,
     Training,
     as_layers,
     choose,
     codebook_loss,
+    learn,
     network,
     quantise,
     restart_dead,
-    train,
 )
 from gream.semantic_ids.quantiser import SumQuantiser
 from gream.semantic_ids.residual import residual_kmeans
@@ -60,8 +58,6 @@ def fit_rqvae(
     model = _Model(vectors.shape[1], sizes, training, 0 if collaborative is None else collaborative.shape[1])
     data = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
     bought = None if collaborative is None else torch.from_numpy(collaborative)
-    generator = np.random.default_rng(training.seed)
-    warm_up = max(1, round(WARM_UP * training.epochs))
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         total, summed = model.loss(data[rows], training.gradient)
@@ -69,23 +65,7 @@ def fit_rqvae(
             total = total + alignment * alignment_loss(model.to_collaborative(summed), bought[rows])
         return total
 
-    remaining = [training.epochs - warm_up]
-
-    def after_epoch() -> None:
-        remaining[0] -= 1
-        if remaining[0] >= SETTLE * training.epochs:
-            model.restart(data, generator)
-
-    autoencoder = nn.ModuleList([model.encoder, model.decoder])
-    train(
-        autoencoder, len(data), lambda rows: model.plain_loss(data[rows]), training,
-        epochs=warm_up, generator=generator, after_epoch=lambda: None, title="autoencoder",
-    )  # fmt: skip
-    model.start(data, sizes, training.seed)
-    train(
-        model, len(data), loss, training,
-        epochs=remaining[0], generator=generator, after_epoch=after_epoch, title="rqvae",
-    )  # fmt: skip
+    learn(model, data, sizes, training, lambda rows: model.plain_loss(data[rows]), loss, title="rqvae")
     return SumQuantiser(
         "rqvae",
         [book.detach().numpy().copy() for book in model.codebooks],
