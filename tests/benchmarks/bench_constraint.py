@@ -11,7 +11,7 @@ from transformers import PrefixConstrainedLogitsProcessor
 
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
-from tests.benchmarks.figures import figure
+from tests.benchmarks.figures import best_seconds, figure
 
 SIZES = (256, 256, 256)
 MANY, FEW, ROWS, VOCABULARY, REPEATS = 1_000_000, 10_000, 1_000, 4_000, 5
@@ -51,18 +51,9 @@ def _steps(names: Names) -> tuple[float, float]:
         found = trie.children(nodes, 1)
         block.gather(2, found.codes).masked_fill(~found.legal, -torch.inf)
 
-    return _best(step), _best(lambda: processor(tokens, logps))
+    return best_seconds(step, REPEATS), best_seconds(lambda: processor(tokens, logps), REPEATS)
 
 
 def _names(count: int) -> Names:
     chosen = np.sort(np.random.default_rng(0).choice(int(np.prod(SIZES)), count, replace=False))
     return Names(SidLayout(SIZES), np.stack(np.unravel_index(chosen, SIZES), axis=1).astype(np.int32))
-
-
-def _best(task: Any) -> float:
-    found = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        task()
-        found.append(time.perf_counter() - started)
-    return min(found)

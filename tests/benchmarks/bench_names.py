@@ -7,17 +7,15 @@ memory nor the caches of another count.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gream.artifacts import peak_memory_mb
-from tests.benchmarks.figures import figure
+from tests.benchmarks.figures import figure, other_process
 
 BALANCED = (12_101, 384, 256)  # the size of a real catalogue and of a small sentence encoder
 SIZES = (10_000, 100_000, 1_000_000)
@@ -26,8 +24,8 @@ WIDTH, LEVELS, CODES = 128, 3, 256
 
 def measure() -> dict[str, dict[str, Any]]:
     """Run every measurement in its own process and compare."""
-    ours, theirs = _other_process("ours"), _other_process("theirs")
-    grown = {size: _other_process(f"plain-{size}") for size in SIZES}
+    ours, theirs = other_process("bench_names", "ours"), other_process("bench_names", "theirs")
+    grown = {size: other_process("bench_names", f"plain-{size}") for size in SIZES}
     seconds = [grown[size]["seconds"] for size in SIZES]
     slope = float(np.log10(seconds[-1] / seconds[0]) / np.log10(SIZES[-1] / SIZES[0]))
     return {
@@ -99,16 +97,6 @@ def _quality(points: np.ndarray, assigned: np.ndarray, centroids: np.ndarray) ->
     sizes = np.bincount(assigned, minlength=len(centroids))
     error = float(((points - centroids[assigned]) ** 2).sum(axis=1).mean())
     return {"error": error, "spread": float(sizes.max() - sizes.min())}
-
-
-def _other_process(task: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.benchmarks.bench_names", task]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{task} failed: {done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":

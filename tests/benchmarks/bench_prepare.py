@@ -7,7 +7,6 @@ no order, one Parquet file. The stage runs in a process of its own, so that its 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
+from tests.benchmarks.figures import figure, other_process
 
 NUM_PURCHASES, NUM_USERS, NUM_ITEMS = 10_000_000, 1_000_000, 200_000
 MOST_SECONDS, MOST_GB = 120, 6
@@ -27,26 +28,10 @@ def measure() -> dict[str, dict[str, Any]]:
     """Make the purchases, prepare them in another process, and return time and memory with their bars."""
     with tempfile.TemporaryDirectory() as folder:
         write_purchases(Path(folder) / "purchases.parquet", seed=0)
-        command = [sys.executable, "-m", "tests.benchmarks.bench_prepare", folder]
-        root = Path(__file__).parents[2]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the stage failed: {done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    seconds, gigabytes = round(found["seconds"], 1), round(found["peak_mb"] / 1024, 2)
+        found = other_process("bench_prepare", folder)
     return {
-        "prepare 10 M interactions": {
-            "value": seconds,
-            "unit": "s",
-            "bar": f"<= {MOST_SECONDS}",
-            "holds": seconds <= MOST_SECONDS,
-        },
-        "prepare 10 M interactions, peak memory": {
-            "value": gigabytes,
-            "unit": "GB",
-            "bar": f"<= {MOST_GB}",
-            "holds": gigabytes <= MOST_GB,
-        },
+        "prepare 10 M interactions": figure(found["seconds"], "s", f"<= {MOST_SECONDS}"),
+        "prepare 10 M interactions, peak memory": figure(found["peak_mb"] / 1024, "GB", f"<= {MOST_GB}"),
     }
 
 

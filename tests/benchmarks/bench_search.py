@@ -10,10 +10,8 @@ Legend: B users, T prompt tokens, W beams, L levels.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ from gream.decoding.torch_backend import TorchBackend
 from gream.language.vocab import build_model
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
-from tests.benchmarks.figures import figure
+from tests.benchmarks.figures import best_seconds, figure, other_process
 
 USERS, ITEMS, SIZES = 16, 10_000, (256, 256, 256)
 REPEATS = 3  # the fastest counts, after a warm-up
@@ -37,7 +35,10 @@ def measure() -> dict[str, dict[str, Any]]:
     figures = {}
     for prompt, beams, bar in ((512, 50, ">= 60"), (128, 20, ">= 8")):
         size = f"4000-{prompt}-{beams}"
-        ours, theirs = _other_process(f"gream-{size}"), _other_process(f"transformers-{size}")
+        ours, theirs = (
+            other_process("bench_search", f"gream-{size}"),
+            other_process("bench_search", f"transformers-{size}"),
+        )
         if ours["items"] != theirs["items"]:
             raise RuntimeError(f"The searches found different items at {size}; their times do not compare.")
         title = f"beam search, {prompt} tokens, {beams} beams"
@@ -62,13 +63,15 @@ def gream(vocabulary: int, prompt: int, beams: int) -> dict[str, Any]:
     model, names, blocks, prompts = _shop(vocabulary, prompt)
     backend, constraint = TorchBackend(model, pad_token_id=0, batch_size=USERS), TrieConstraint(names)
     found = beam_search(backend, prompts, constraint, blocks, num_beams=beams)
-    seconds = _best(lambda: beam_search(backend, prompts, constraint, blocks, num_beams=beams))
+    seconds = best_seconds(
+        lambda: beam_search(backend, prompts, constraint, blocks, num_beams=beams), REPEATS
+    )
     peak = peak_memory_mb()
     return {
         "items": [result.items.tolist() for result in found],
         "scores": [result.logps.tolist() for result in found],
         "seconds": seconds,
-        "floor": _best(lambda: _bare(model, prompts, beams)),
+        "floor": best_seconds(lambda: _bare(model, prompts, beams), REPEATS),
         "peak_mb": peak,
     }
 
@@ -106,7 +109,7 @@ def transformers(vocabulary: int, prompt: int, beams: int) -> dict[str, Any]:
         output = search()
         seconds = time.perf_counter() - started
         if seconds < 20:  # a warm-up matters only where a search is short
-            seconds = min(seconds, _best(search))
+            seconds = min(seconds, best_seconds(search, REPEATS))
     sequences = output.sequences[:, prompt:].tolist()
     pairs = [
         (-score, item_of[tuple(row)])
@@ -140,25 +143,6 @@ def _bare(model: Any, prompts: list[list[int]], beams: int) -> None:
         model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         for _ in SIZES[1:]:
             model(tokens[:, :beams], past_key_values=cache, use_cache=True)
-
-
-def _best(task: Any) -> float:
-    found = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        task()
-        found.append(time.perf_counter() - started)
-    return min(found)
-
-
-def _other_process(task: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.benchmarks.bench_search", task]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{task} failed: {done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":
