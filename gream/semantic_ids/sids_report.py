@@ -74,7 +74,7 @@ def measure(
         "category_purity_without_names": _purities(names.codes[:, :0], catalogue.categories),
         "neighbours_looked_at": len(neighbours.items),
         "neighbours_kept": neighbours_kept(neighbours, rebuilt),
-        "bits_for_the_next_item": _sum(level["next_item"]["bits"] for level in levels),
+        "bits_for_the_next_item": sum(level["next_item"]["bits"] for level in levels),
         "levels": levels,
     }
     report["verdict"] = verdict.judge(report)
@@ -234,10 +234,6 @@ def _sizes(groups: np.ndarray) -> dict[str, Any]:
         "items_per_group_median": float(np.median(counts)),
         "items_per_group_max": int(counts.max()),
     }
-
-
-def _sum(values: Any) -> float:
-    return float(sum(values))
 
 
 def _row(level: dict[str, Any], chance: float | None) -> str:
