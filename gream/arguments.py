@@ -123,12 +123,12 @@ def parse_overrides(arguments: Sequence[str], cls: type[StageConfig] = StageConf
     """Turn `--key value` pairs into a mapping.
 
     The value of a text setting of `cls` is taken as it stands; every other one is read as YAML, so `3`,
-    `true` and `[1, 2]` work.
+    `true` and `[1, 2]` work. A yes-or-no setting without a value is a yes.
 
     Raises:
         InputError: something that is not a `--key value` pair.
     """
-    texts = {f.name for f in fields(cls) if f.type == "str"}
+    texts, switches = ({f.name for f in fields(cls) if f.type == kind} for kind in ("str", "bool"))
     values: dict[str, Any] = {}
     queue = list(arguments)
     while queue:
@@ -136,11 +136,13 @@ def parse_overrides(arguments: Sequence[str], cls: type[StageConfig] = StageConf
         if not flag.startswith("--") or flag == "--":
             raise InputError(f"`{flag}` is not understood here; settings are given as `--key value`.")
         key, has_value, text = flag[2:].partition("=")
-        if not has_value:
+        key = key.replace("-", "_")
+        if not has_value and key in switches and (not queue or queue[0].startswith("--")):
+            text = "true"
+        elif not has_value:
             if not queue:
                 raise InputError(f"`{flag}` has no value; give it as `{flag} VALUE`.")
             text = queue.pop(0)
-        key = key.replace("-", "_")
         try:
             values[key] = text if key in texts else yaml.load(text, _Loader)
         except yaml.YAMLError as error:

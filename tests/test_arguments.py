@@ -91,3 +91,15 @@ def test_environment_variables_are_expanded_in_own_paths_only(monkeypatch: pytes
 
 def test_help_lists_every_setting() -> None:
     assert all(f"--{name}" in describe(_Config) for name in ("run_dir", "seed", "rate", "scorer"))
+
+
+def test_a_yes_or_no_setting_needs_no_value() -> None:
+    @dataclass(kw_only=True)
+    class Switched(_Config):
+        scaling: bool = option(False, doc="a switch")
+
+    assert parse_overrides(["--scaling"], Switched) == {"scaling": True}
+    assert parse_overrides(["--scaling", "--rate", "2"], Switched) == {"scaling": True, "rate": 2}
+    assert parse_overrides(["--scaling", "false"], Switched) == {"scaling": False}
+    with pytest.raises(InputError, match="`--rate` has no value"):
+        parse_overrides(["--scaling", "--rate"], Switched)
