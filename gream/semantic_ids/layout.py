@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,7 +87,8 @@ class Names:
         sizes = np.asarray(self.layout.codebook_sizes)
         if len(self.codes) and ((self.codes < 0) | (self.codes >= sizes)).any():
             raise InputError("A code lies outside its codebook; run `gream sids` again.")
-        if len(np.unique(self.codes, axis=0)) != len(self.codes):
+        in_order = self.codes[sort_by_codes(self.codes, self.layout.codebook_sizes)]
+        if (in_order[1:] == in_order[:-1]).all(axis=1).any():
             raise InputError("Two items share one name; run `gream sids` again.")
 
     def __len__(self) -> int:
@@ -110,6 +113,15 @@ class Names:
         digest = hashlib.sha256(self.layout.fingerprint().encode())
         digest.update(np.ascontiguousarray(codes, dtype=np.int32).tobytes())
         return digest.hexdigest()[:12]
+
+
+def sort_by_codes(codes: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Sort codes (N, L) by the first level, then the second, and so on: (N,) places."""
+    if math.prod(sizes) < 2**63:  # one number a name sorts much faster
+        order: np.ndarray = np.argsort(np.ravel_multi_index(codes.T.astype(np.int64), tuple(sizes)))
+        return order
+    lexical: np.ndarray = np.lexsort(codes.T[::-1])  # level 0 is the first key
+    return lexical
 
 
 def save_names(folder: Path, names: Names) -> None:
