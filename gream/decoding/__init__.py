@@ -3,12 +3,16 @@
 Map of the room:
 
 - `backend.py`: what an engine must give (`Backend`, `Session`): numbers, never decisions.
-- `beam.py`: the one beam search: constraint, guidance, ties and ranking are written here and nowhere else.
+- `beam.py`: the one beam search, for ordered and unordered names: constraint, guidance and ranking are
+  written here and nowhere else; `beams.py` has what it holds: ties, padding, the merge of equal paths.
 - `guidance.py`: what may steer the search (`PathScorer`, `PathPruner`).
-- `path_scorer.py`: the PROMISE scorer's network.
-- `torch_backend.py`: the engine on a transformers model; the beams of a user are positions of its one row.
+- `path_scorer.py`: the PROMISE scorer's network; `history_encoder.py` is the context of its own,
+  `scorer_file.py` its file.
+- `consistency.py`: REG4Rec's pruning of paths whose codes contradict each other.
+- `torch_backend.py`: the engine on a transformers model; the beams of a user are positions of its one row;
+  `writer.py` writes its free text.
 - `vllm_backend.py`: the engine on vLLM; the only module that imports it.
-- `recommend.py`: histories in, item lists out, in direct and in reasoning mode.
+- `recommend.py`: histories in, item lists out (`answer.py`); `chains.py` is reasoning mode.
 - `recommender.py`: the same for people: raw item ids in, titles and reasons out.
 
 The chain of proof, in `tests/decoding`: scoring every item one by one = the search with scripted numbers

@@ -1,10 +1,11 @@
 """What an engine gives to the search: free text, and log-probabilities of listed tokens after listed paths.
 
-Legend: B users, W beams, K tokens of a level's block.
+Legend: B users, W beams, K tokens of a level's block, T tokens of the longest prompt, H hidden size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -31,21 +32,62 @@ class Session(Protocol):
             block: the vocabulary ids to score.
         """
 
+    def prompt_states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the policy's last hidden states at the prompts' positions, computed with the prompts.
+
+        They are the input of the output embedding, after the final norm: what PROMISE's scorer shares.
+
+        Returns:
+            (B, T, H) float32, aligned at the last token of each prompt and 0 where a prompt has no token;
+            and (B, T) bool, true where it has one. T is the longest prompt's length.
+
+        Raises:
+            ValueError: the search was started without `keep_states`.
+        """
+
 
 class Backend(Protocol):
     """An engine around a causal language model."""
 
-    def complete(
-        self, prompts: list[list[int]], *, stop: int, max_tokens: int, temperature: float, seed: int
-    ) -> list[list[int]]:
-        """Write free text after each prompt, up to and including `stop`, or cut at `max_tokens`.
+    @property
+    def device(self) -> torch.device:
+        """Where its numbers are, and where the search keeps its books."""
 
-        The text is sampled from the full distribution at `temperature`; 0 takes the most probable token.
-        The same call with the same seed gives the same text; equal prompts in one call give different texts.
+    def complete(
+        self,
+        prompts: list[list[int]],
+        *,
+        seeds: Sequence[Sequence[int]],
+        stop: int,
+        max_tokens: int,
+        temperature: float,
+    ) -> list[list[list[int]]]:
+        """Write free texts after each prompt, each up to and including `stop`, or cut at `max_tokens`.
+
+        A text is sampled from the full distribution at `temperature`; 0 takes the most probable token. It
+        depends on its prompt and its seed, not on the other texts of the call.
+
+        Args:
+            prompts: token ids for each user.
+            seeds: for each prompt a seed for every text that is wanted; the prompt is computed once for all.
+            stop: the token that ends a text.
+            max_tokens: tokens after which a text is cut.
+            temperature: divides the logits.
+
+        Returns:
+            For each prompt its texts, in the order of its seeds.
         """
 
-    def start(self, prompts: list[list[int]]) -> Session:
-        """Begin one search over these prompts."""
+    def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> Session:
+        """Begin one search over these prompts.
+
+        Args:
+            prompts: token ids for each user.
+            keep_states: keep what `Session.prompt_states` returns, B * T * H numbers of the model's dtype.
+
+        Raises:
+            InputError: a prompt without tokens, or an engine that cannot keep the states.
+        """
 
 
 def check_prompts(prompts: list[list[int]]) -> None:

@@ -1,19 +1,15 @@
 """Recommend in both modes: what evaluation, the command line, Python and the service all go through.
 
-Direct mode: the prompt, then the constrained beam. Reasoning mode: `num_chains` sampled chains for each
-user, then the constrained beam after each, merged over the chains: a chain is a draw from the policy, so
-the mean of the items' probabilities over chains estimates their probability under the policy. GREAM ranks
-whole sampled texts by their log-probability and keeps names that do not exist; the beam after the chain
-is ours.
+Direct mode: the prompt, then the constrained beam. Reasoning mode: sampled chains for each user, then the
+constrained beam after each, see `gream.decoding.chains`.
 
 Legend: B users, W beams, N items.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +17,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from gream.data.store import Catalogue
+from gream.decoding.answer import Answer
 from gream.decoding.backend import Backend
-from gream.decoding.beam import BeamResult, beam_search
-from gream.decoding.path_scorer import PrefixPathScorer, load_scorer
+from gream.decoding.beam import RULES, BeamResult, Guide, beam_search
+from gream.decoding.chains import CHOICES, reason
+from gream.decoding.consistency import CategoryPruner, item_categories
+from gream.decoding.guidance import PathPruner
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_file import load_scorer
 from gream.errors import InputError
-from gream.language.prompting import ANSWER_START, THINK_END, Prompter
+from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, load_tokenizer
-from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.constraint_file import load_constraint
 from gream.semantic_ids.layout import Names, load_names
+from gream.semantic_ids.paths import Constraint, Narrowing
 
 MODES = ("direct", "reasoning")
 ENGINES = ("torch", "vllm")
@@ -42,10 +45,16 @@ class Search:
     mode: str = "direct"
     num_beams: int = 20
     expand_width: int | None = None  # prefixes that the policy proposes to the scorer; None: no scorer
-    rule: str = "scorer"  # final order with a scorer: "scorer", or "sum" with the log-probability
+    rule: str = "scorer"  # how a scorer keeps and orders, see `gream.decoding.beam`
+    scorer_weight: float = 1.0  # of the scorer in the rule "sum"
+    scorer_levels: tuple[int, ...] | None = None  # levels where the scorer keeps; None: all
+    prune_threshold: float | None = None  # least consistency of a path, 0 to 1; None: no pruning
+    prune_level: int | None = None  # level after which paths are pruned; None: before the last expansion
     num_chains: int = 1
     max_chain_tokens: int = 256
     temperature: float = 0.7
+    choose: str = "merge"  # what becomes of several chains: "merge" them, or take the "best" by the scorer
+    agree: int = 0  # chains with the same first item after which no more are written; 0 writes all
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +68,22 @@ class Search:
                 f"expand_width is {self.expand_width}, but the scorer must keep num_beams = {self.num_beams} "
                 "prefixes; give at least that many."
             )
+        if self.rule not in RULES:
+            raise InputError(f"rule is {self.rule!r}; give one of {', '.join(RULES)}.")
+        if self.choose not in CHOICES:
+            raise InputError(f"choose is {self.choose!r}; give one of {', '.join(CHOICES)}.")
+        if not 0 <= self.agree <= self.num_chains:
+            raise InputError(
+                f"agree is {self.agree}, but of {self.num_chains} chains; give 0 to {self.num_chains}."
+            )
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What one batch of searches leaves out: inconsistent paths, and items that its users may not get."""
+
+    pruner: PathPruner | None
+    narrowing: Narrowing | None
 
 
 @dataclass(frozen=True)
@@ -67,32 +92,22 @@ class Engine:
 
     backend: Backend
     prompter: Prompter
-    constraint: TrieConstraint
+    constraint: Constraint
     names: Names
     scorer: PrefixPathScorer | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The recommendations for one user, best first.
-
-    `chain_of[i]` is the chain that gave item i its highest probability; `chain_tops` the best item of
-    each chain alone; `tokens` the generated tokens, chains included.
-    """
-
-    items: np.ndarray  # (k',) int64
-    logps: np.ndarray  # (k',) float32
-    scores: np.ndarray | None  # (k',) float32, the scorer's
-    chains: list[str] = field(default_factory=list)
-    chain_of: list[int] = field(default_factory=list)
-    chain_tops: list[int] = field(default_factory=list)
-    tokens: int = 0
+    categories: np.ndarray | None = None  # (N,) int64, -1 where unknown; what a path is pruned by
 
 
 def load_engine(
-    sids: Path, model: Path, scorer: Path | None = None, *, engine: str = "torch", max_history: int = 20
+    sids: Path,
+    model: Path,
+    scorer: Path | None = None,
+    *,
+    engine: str = "torch",
+    max_history: int = 20,
+    catalogue: Catalogue | None = None,
 ) -> Engine:
-    """Load names, model and scorer for an engine.
+    """Load names, model and scorer for an engine; pruning needs the catalogue for its categories.
 
     Raises:
         InputError: unknown engine, or folders that do not belong together.
@@ -102,9 +117,10 @@ def load_engine(
     return Engine(
         backend,
         Prompter(tokenizer, names, max_history=max_history),
-        TrieConstraint(names),
+        load_constraint(sids, names).to(backend.device),
         names,
-        load_scorer(scorer, names) if scorer else None,
+        load_scorer(scorer, names).to(backend.device) if scorer else None,
+        None if catalogue is None else item_categories(catalogue.categories),
     )
 
 
@@ -126,26 +142,28 @@ def recommend_many(
         batch_size: prompts of one search (a user has one for each chain); the engine may split them further.
 
     Raises:
-        InputError: an empty history, a user without any allowed item, or a scorer asked for and not loaded.
+        InputError: an empty history, a user without any allowed item, or a scorer or categories that are
+            asked for and not loaded.
     """
     if search.expand_width is not None and engine.scorer is None:
         raise InputError("expand_width needs a scorer, and none is loaded; give the folder of `gream prm`.")
+    pruner = _pruner(engine, search)
     answer = _reason if search.mode == "reasoning" else _direct
     answers: list[Answer] = []
-    progress = tqdm(total=len(histories), desc=search.mode, unit="user", disable=None)
+    progress = tqdm(total=len(histories), desc=search.mode, unit="user", disable=None, leave=False)
     # All caches of one search live together, so the prompts of one batch are bounded, chains included.
     size = max(1, batch_size // (search.num_chains if search.mode == "reasoning" else 1))
     for start in range(0, len(histories), size):
         part = slice(start, start + size)
-        mask = None if allowed is None else engine.constraint.alive(allowed[part])
-        answers += answer(engine, histories[part], search, mask, search.seed + start)
+        mask = None if allowed is None else engine.constraint.narrow(allowed[part])
+        answers += answer(engine, histories[part], search, _Limits(pruner, mask), start)
         progress.update(len(histories[part]))
     progress.close()
     return answers
 
 
 def _direct(
-    engine: Engine, histories: Sequence[Sequence[int]], search: Search, alive: torch.Tensor | None, seed: int
+    engine: Engine, histories: Sequence[Sequence[int]], search: Search, limits: _Limits, user: int
 ) -> list[Answer]:
     prompts = [engine.prompter.direct(history) for history in histories]
     tokens = engine.names.layout.num_codebooks
@@ -155,75 +173,22 @@ def _direct(
             found.logps[: search.k],
             None if found.scores is None else found.scores[: search.k],
             tokens=tokens,
+            kept=found.kept,
+            pruned=found.pruned,
         )
-        for found in _beam(engine, prompts, histories, search, alive)
+        for found in _beam(engine, prompts, histories, search, limits)
     ]
 
 
 def _reason(
-    engine: Engine, histories: Sequence[Sequence[int]], search: Search, alive: torch.Tensor | None, seed: int
+    engine: Engine, histories: Sequence[Sequence[int]], search: Search, limits: _Limits, user: int
 ) -> list[Answer]:
-    prompter, chains = engine.prompter, search.num_chains
-    owners = [user for user in range(len(histories)) for _ in range(chains)]
-    prompts = [prompter.reasoning(histories[user]) for user in owners]
-    written = engine.backend.complete(
-        prompts,
-        stop=prompter.answer_start,
-        max_tokens=search.max_chain_tokens,
-        temperature=search.temperature,
-        seed=seed,
-    )
-    # A chain that ran out of tokens is closed by force: the answer that follows is a real item all the same.
-    closing = prompter.encode(f"\n{THINK_END}\n{ANSWER_START}")
-    closed = [w if w and w[-1] == prompter.answer_start else w + closing for w in written]
-    found = _beam(
-        engine,
-        [prompt + chain for prompt, chain in zip(prompts, closed, strict=True)],
-        [histories[user] for user in owners],
-        search,
-        None if alive is None else alive[torch.tensor(owners)],
-    )
-    texts = [prompter.tokenizer.decode(w).removesuffix(ANSWER_START).rstrip() for w in written]
-    tokens = [len(w) + engine.names.layout.num_codebooks for w in closed]
-    return [
-        merge_chains(found[i : i + chains], texts[i : i + chains], sum(tokens[i : i + chains]), search)
-        for i in range(0, len(owners), chains)
-    ]
+    def find(prompts: list[list[int]], users: list[int]) -> list[BeamResult]:
+        mask = limits.narrowing and limits.narrowing.take(users)
+        found = replace(limits, narrowing=mask)
+        return _beam(engine, prompts, [histories[user] for user in users], search, found)
 
-
-def merge_chains(found: Sequence[BeamResult], texts: list[str], tokens: int, search: Search) -> Answer:
-    """Merge the lists of one user's chains by the mean probability of each item over the chains.
-
-    An item that a chain's beam did not hold counts there with probability zero.
-    """
-    by_chain: dict[int, dict[int, float]] = defaultdict(dict)
-    scores: dict[int, float] = {}
-    for chain, result in enumerate(found):
-        for rank, item in enumerate(result.items.tolist()):
-            by_chain[item][chain] = float(result.logps[rank])
-            if result.scores is not None:
-                scores[item] = float(result.scores[rank])
-    merged = {
-        item: float(np.logaddexp.reduce(list(logps.values()))) - float(np.log(len(found)))
-        for item, logps in by_chain.items()
-    }
-    ranking = {item: _final(merged[item], scores.get(item), search.rule) for item in merged}
-    order = sorted(ranking, key=lambda item: (-ranking[item], item))[: search.k]
-    return Answer(
-        np.asarray(order, dtype=np.int64),
-        np.asarray([merged[i] for i in order], dtype=np.float32),
-        np.asarray([scores[i] for i in order], dtype=np.float32) if scores else None,
-        texts,
-        [max(by_chain[i], key=lambda c: (by_chain[i][c], -c)) for i in order],
-        [int(result.items[0]) for result in found],
-        tokens,
-    )
-
-
-def _final(logp: float, score: float | None, rule: str) -> float:
-    if score is None:
-        return logp
-    return logp + score if rule == "sum" else score
+    return reason(engine.backend, engine.prompter, histories, search, find, first_user=user)
 
 
 def _beam(
@@ -231,21 +196,48 @@ def _beam(
     prompts: list[list[int]],
     histories: Sequence[Sequence[int]],
     search: Search,
-    alive: torch.Tensor | None,
+    limits: _Limits,
 ) -> list[BeamResult]:
-    guided = search.expand_width is not None
-    scorer = engine.scorer if guided else None
+    num_beams = max(search.num_beams, search.k)
     return beam_search(
         engine.backend,
         prompts,
         engine.constraint,
-        [engine.prompter.level_block(level) for level in range(engine.names.layout.num_codebooks)],
-        num_beams=max(search.num_beams, search.k),
-        expand_width=max(search.expand_width or 0, search.k) if guided else None,
-        scorer=scorer,
-        context=scorer.context(list(histories)) if scorer is not None else None,
-        alive=alive,
-        rule=search.rule,
+        engine.prompter.search_blocks(),
+        num_beams=num_beams,
+        guide=_guide(engine, histories, search, num_beams),
+        pruner=limits.pruner,
+        narrowing=limits.narrowing,
+    )
+
+
+def _guide(
+    engine: Engine, histories: Sequence[Sequence[int]], search: Search, num_beams: int
+) -> Guide | None:
+    if search.expand_width is None or engine.scorer is None:
+        return None
+    scorer = engine.scorer
+    return Guide(
+        scorer,
+        max(search.expand_width, num_beams),
+        lambda session: scorer.context(list(histories), session),
+        search.rule,
+        search.scorer_weight,
+        search.scorer_levels,
+    )
+
+
+def _pruner(engine: Engine, search: Search) -> PathPruner | None:
+    if search.prune_threshold is None:
+        return None
+    if engine.categories is None:
+        raise InputError("prune_threshold needs the items' categories; load the engine with the catalogue.")
+    return CategoryPruner(
+        engine.constraint,
+        engine.categories,
+        threshold=search.prune_threshold,
+        level=search.prune_level,
+        list_length=search.k,
     )
 
 

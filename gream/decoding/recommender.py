@@ -12,7 +12,8 @@ import torch
 
 from gream.arguments import StageConfig, option
 from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
-from gream.decoding.recommend import Answer, Engine, Search, load_engine, recommend_many
+from gream.decoding.answer import Answer
+from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.errors import InputError
 from gream.language.reasoning import Chain, split_chain
 from gream.semantic_ids.layout import Names
@@ -84,21 +85,28 @@ class Recommender:
                 f"{run} is no finished run: {RUN_FILE} is missing; run `gream run RECIPE` to its end."
             )
         settings = json.loads(path.read_text())
+        data = run / settings["data"]
+        catalogue = load_catalogue(data)
         loaded = load_engine(
             run / settings["sids"],
             run / settings["model"],
             run / settings["scorer"] if settings["scorer"] else None,
             engine=engine,
             max_history=settings["max_history"],
+            catalogue=catalogue,
         )
-        data = run / settings["data"]
+        levels = settings["scorer_levels"]
         search = Search(
             num_beams=settings["num_beams"],
             rule=settings["rule"],
+            scorer_weight=settings["scorer_weight"],
+            scorer_levels=None if levels is None else tuple(levels),
+            prune_threshold=settings["prune_threshold"],
+            prune_level=settings["prune_level"],
             max_chain_tokens=settings["max_chain_tokens"],
             temperature=settings["temperature"],
         )
-        return cls(loaded, load_catalogue(data), load_interactions(data), search)
+        return cls(loaded, catalogue, load_interactions(data), search)
 
     def recommend(
         self,

@@ -4,25 +4,39 @@ At each level the newest tokens of a user's W beams are fed as one row of W toke
 id, and a four-dimensional mask lets each see the prompt, its own ancestors and itself. The key-value cache is
 only ever appended to: never repeated for beams, never copied or reordered.
 
+A score needs a block of the vocabulary and one normaliser over all of it. So the logits of the whole
+vocabulary are made a slice at a time from the model's last hidden states and its output embedding, and are
+never in memory together. A model that does more to its logits (scales or caps them) makes them itself.
+
 Legend: B users, W beams, T tokens of the longest prompt, S cached positions, V vocabulary, K tokens of a
-block.
+block, H hidden size.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from gream.decoding.backend import check_prompts
+from gream.decoding.writer import write_texts
 from gream.errors import InputError
 
 _MASKED_ATTENTION = ("sdpa", "eager")  # these take any mask; flash attention knows causal ones only
-# Free text adds one position a step to each prompt, where a search adds one for every beam: more fit at once.
+# A text adds one position a step, where a search adds one for every beam of a user: more fit at once.
 _WRITERS = 4
+# Logits that the normaliser makes at once: 2 MiB in float32, which a cache holds while they are summed.
+_SLICE_LOGITS = 2**19
+# Tokens that tell whether a model's logits are its output embedding's: more than the one that pads, whose
+# embedding is zero in many models.
+_PROBE_TOKENS = 8
+
+# A stretch of the vocabulary, as first id and end, to logits (..., end - first) in the model's dtype.
+_LogitsOf = Callable[[int, int], torch.Tensor]
 
 
 class TorchBackend:
@@ -54,49 +68,114 @@ class TorchBackend:
         self.model = model
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
+        self._decoder: Any = model.get_decoder()  # transformers does not type it
+        self._plain_logits = self._gives_the_output_embeddings_logits()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
 
     def complete(
-        self, prompts: list[list[int]], *, stop: int, max_tokens: int, temperature: float, seed: int
-    ) -> list[list[int]]:
-        """Write free text after each prompt, see `Backend.complete`."""
+        self,
+        prompts: list[list[int]],
+        *,
+        seeds: Sequence[Sequence[int]],
+        stop: int,
+        max_tokens: int,
+        temperature: float,
+    ) -> list[list[list[int]]]:
+        """Write free texts after each prompt, see `Backend.complete`."""
         check_prompts(prompts)
-        device = self.model.device
-        texts: list[list[int]] = [[]] * len(prompts)
-        # All are named, because `generate` fills what is missing from the model folder's own defaults.
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if temperature > 0:
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-        generate: Any = self.model.generate  # its type is lost in transformers' decorators
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), _evaluating(self.model), torch.inference_mode():
-            torch.manual_seed(seed)
-            for rows in _batches(prompts, _WRITERS * self.batch_size):
-                tokens, mask = _left_padded([prompts[row] for row in rows], self.pad_token_id, device)
-                output = generate(
-                    tokens,
-                    attention_mask=mask.long(),
-                    max_new_tokens=max_tokens,
-                    eos_token_id=stop,
-                    pad_token_id=self.pad_token_id,
-                    repetition_penalty=1.0,
-                    **sampling,
+        texts: list[list[list[int]]] = [[] for _ in prompts]
+        most = max((len(of_user) for of_user in seeds), default=1)
+        users = max(1, _WRITERS * self.batch_size // max(most, 1))
+        with _evaluating(self.model), torch.inference_mode():
+            for rows in _batches(prompts, users):
+                tokens, real = _left_padded(
+                    [prompts[row] for row in rows], self.pad_token_id, self.model.device
                 )
-                for row, text in zip(rows, output[:, tokens.shape[1] :].tolist(), strict=True):
-                    texts[row] = text[: text.index(stop) + 1] if stop in text else text
+                written = write_texts(
+                    self.model,
+                    tokens,
+                    real,
+                    [seeds[row] for row in rows],
+                    stop=stop,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                )
+                for row, of_user in zip(rows, written, strict=True):
+                    texts[row] = of_user
         return texts
 
-    def start(self, prompts: list[list[int]]) -> TorchSession:
-        """Prefill every prompt once, and begin one search over them."""
+    def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> TorchSession:
+        """Prefill every prompt once, and begin one search over them, see `Backend.start`."""
         check_prompts(prompts)
-        return TorchSession(self, prompts)
+        return TorchSession(self, prompts, keep_states=keep_states)
+
+    def forward(
+        self, tokens: torch.Tensor, cache: DynamicCache, last: int, **inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, _LogitsOf]:
+        """Feed (B, T) tokens and append them to the cache.
+
+        Args:
+            tokens: vocabulary ids.
+            cache: what the model has seen before.
+            last: positions at the end whose logits are wanted.
+            inputs: mask and positions, as the model takes them.
+
+        Returns:
+            (B, T, H) last hidden states after the final norm, and the logits (B, last, ...) after `tokens`.
+        """
+        options: dict[str, Any] = {"past_key_values": cache, "use_cache": True, **inputs}
+        with _evaluating(self.model), torch.inference_mode():
+            if not self._plain_logits:
+                states, logits = self._whole_forward(tokens, logits_to_keep=last, **options)
+                return states, lambda start, end: logits[..., start:end]
+            states = self._decoder(tokens, **options).last_hidden_state
+            ending = states[:, -last:].clone()  # a view would keep the states of all positions in memory
+        head = self.model.get_output_embeddings()
+
+        def logits_of(start: int, end: int) -> torch.Tensor:
+            bias = None if head.bias is None else head.bias[start:end]
+            with torch.inference_mode():
+                return F.linear(ending, head.weight[start:end], bias)
+
+        return states, logits_of
+
+    def _whole_forward(self, tokens: torch.Tensor, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the model with its own logits: (B, T, H) last hidden states, and (B, T, V) logits."""
+        found: list[torch.Tensor] = []
+        hook = self._decoder.register_forward_hook(lambda _, __, out: found.append(out.last_hidden_state))
+        try:
+            logits: torch.Tensor = self.model(tokens, **inputs).logits
+        finally:
+            hook.remove()
+        return found[0], logits
+
+    def _gives_the_output_embeddings_logits(self) -> bool:
+        """Tell whether the logits are last hidden states times output embedding, to the bit, and no more.
+
+        An adapter on the output embedding may add nothing now and something after training: its type tells.
+        """
+        head = self.model.get_output_embeddings()
+        if type(head) is not torch.nn.Linear:
+            return False
+        tokens = torch.arange(min(_PROBE_TOKENS, len(head.weight)), device=self.model.device)[None]
+        with _evaluating(self.model), torch.inference_mode():
+            states, logits = self._whole_forward(tokens)
+            return torch.equal(logits, F.linear(states, head.weight, head.bias))
 
 
 class TorchSession:
     """One search over B users, in batches of users with prompts of like length."""
 
-    def __init__(self, backend: TorchBackend, prompts: list[list[int]]) -> None:
+    def __init__(self, backend: TorchBackend, prompts: list[list[int]], *, keep_states: bool) -> None:
         batches = _batches(prompts, backend.batch_size)
-        self._batches = [(rows, _Batch(backend, [prompts[row] for row in rows])) for rows in batches]
+        self._batches = [
+            (rows, _Batch(backend, [prompts[row] for row in rows], keep_states=keep_states))
+            for rows in batches
+        ]
         self._order = torch.tensor([row for rows in batches for row in rows]).argsort()
 
     def first(self, block: range) -> torch.Tensor:
@@ -109,27 +188,38 @@ class TorchSession:
         logps = torch.cat([batch.step(parents[rows], tokens[rows], block) for rows, batch in self._batches])
         return logps[self._order.to(logps.device)]
 
+    def prompt_states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the policy's last hidden states at prompt positions, see `Session.prompt_states`."""
+        found = [batch.prompt_states() for _, batch in self._batches]
+        longest = max(real.shape[1] for _, real in found)
+        states = torch.cat([F.pad(kept, (0, 0, longest - kept.shape[1], 0)) for kept, _ in found])
+        real = torch.cat([F.pad(kept, (longest - kept.shape[1], 0)) for _, kept in found])
+        order = self._order.to(states.device)
+        return states[order], real[order]
+
 
 class _Batch:
     """The users of one forward pass: their cache, and which of its positions each beam may see."""
 
-    def __init__(self, backend: TorchBackend, prompts: list[list[int]]) -> None:
+    def __init__(self, backend: TorchBackend, prompts: list[list[int]], *, keep_states: bool) -> None:
+        self._backend = backend
         self._model = backend.model
-        device = self._model.device
-        tokens, real = _left_padded(prompts, backend.pad_token_id, device)  # (B, T)
+        tokens, real = _left_padded(prompts, backend.pad_token_id, self._model.device)  # (B, T)
         self._cache = DynamicCache(config=self._model.config)
         self._visible = real[:, None]  # (B, W, S) true where a beam sees a cached position
         self._position = real.sum(dim=1, keepdim=True)  # (B, 1) of the next token
         # Left padding brings the last tokens into one column, so only one position needs logits.
-        self._last = self._forward(
+        states, self._logits_of = backend.forward(
             tokens,
+            self._cache,
+            last=1,
             attention_mask=real.long(),
             position_ids=(real.cumsum(1) - 1).clamp(min=0),
-            logits_to_keep=1,
-        )[:, 0]  # (B, V)
+        )
+        self._prompt = (states, real) if keep_states else None
 
     def first(self, block: range) -> torch.Tensor:
-        return _block_logps(self._last, block)
+        return self._block_logps(self._logits_of, rows=len(self._position), block=block)[:, 0]
 
     def step(self, parents: torch.Tensor, tokens: torch.Tensor, block: range) -> torch.Tensor:
         parents, tokens = parents.to(self._model.device), tokens.to(self._model.device)
@@ -138,24 +228,33 @@ class _Batch:
         itself = torch.eye(width, dtype=torch.bool, device=tokens.device).expand(users, -1, -1)
         self._visible = torch.cat([ancestors, itself], dim=2)  # (B, W, S + W)
         mask = torch.zeros(self._visible.shape, dtype=self._model.dtype, device=tokens.device)
-        mask = mask.masked_fill(~self._visible, -torch.inf)
-        logits = self._forward(
-            tokens, attention_mask=mask[:, None], position_ids=self._position.expand(-1, width)
+        mask.masked_fill_(~self._visible, -torch.inf)
+        _, logits_of = self._backend.forward(
+            tokens,
+            self._cache,
+            last=width,
+            attention_mask=mask[:, None],
+            position_ids=self._position.expand(-1, width),
         )
         self._position = self._position + 1
-        return _block_logps(logits, block)
+        return self._block_logps(logits_of, rows=users * width, block=block)
 
-    def _forward(self, tokens: torch.Tensor, **inputs: torch.Tensor | int) -> torch.Tensor:
-        with _evaluating(self._model), torch.inference_mode():
-            output = self._model(tokens, past_key_values=self._cache, use_cache=True, **inputs)
-        logits: torch.Tensor = output.logits
-        return logits
+    def prompt_states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._prompt is None:
+            raise ValueError("the search was started without keep_states, so the prompt's states are gone")
+        states, real = self._prompt
+        return states.float().masked_fill(~real[:, :, None], 0.0), real
 
-
-def _block_logps(logits: torch.Tensor, block: range) -> torch.Tensor:
-    """Normalise over the whole vocabulary, keep the block: (..., V) logits to (..., K) float32."""
-    logits = logits.float()
-    return logits[..., block.start : block.stop] - logits.logsumexp(dim=-1, keepdim=True)
+    def _block_logps(self, logits_of: _LogitsOf, *, rows: int, block: range) -> torch.Tensor:
+        """Normalise over the whole vocabulary, keep the block: (B, W, K) float32."""
+        size = self._model.config.vocab_size
+        width = max(1, _SLICE_LOGITS // rows)
+        sums = [
+            logits_of(start, min(start + width, size)).float().logsumexp(dim=-1)
+            for start in range(0, size, width)
+        ]
+        normaliser = torch.stack(sums, dim=-1).logsumexp(dim=-1, keepdim=True)  # (B, W, 1)
+        return logits_of(block.start, block.stop).float() - normaliser
 
 
 def _batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:

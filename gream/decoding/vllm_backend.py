@@ -10,10 +10,10 @@ Legend: B users, W beams, K tokens of a level's block.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from gream.decoding.backend import check_prompts
@@ -88,13 +88,29 @@ class VllmBackend:
             generation_config="vllm",  # not the folder's: its sampling defaults are not ours
         )
 
+    @property
+    def device(self) -> torch.device:
+        """The host: vLLM hands its numbers out as Python floats."""
+        return torch.device("cpu")
+
     def complete(
-        self, prompts: list[list[int]], *, stop: int, max_tokens: int, temperature: float, seed: int
-    ) -> list[list[int]]:
-        """Write free text after each prompt, see `Backend.complete`."""
+        self,
+        prompts: list[list[int]],
+        *,
+        seeds: Sequence[Sequence[int]],
+        stop: int,
+        max_tokens: int,
+        temperature: float,
+    ) -> list[list[list[int]]]:
+        """Write free texts after each prompt, see `Backend.complete`.
+
+        One request for each text: the prefix cache keeps all but the last block of a prompt from being
+        computed again, and `n` texts of one request could not have seeds of their own.
+        """
         from vllm import SamplingParams, TokensPrompt
 
         check_prompts(prompts)
+        wanted = [(row, seed) for row, of_user in enumerate(seeds) for seed in of_user]
         params = [
             SamplingParams(
                 temperature=temperature,
@@ -102,18 +118,29 @@ class VllmBackend:
                 stop_token_ids=[stop],
                 ignore_eos=True,  # only `stop` stops, as in the torch engine
                 detokenize=False,
-                # One seed for all would write the same text after equal prompts.
-                seed=int(np.random.SeedSequence([seed, row]).generate_state(1)[0]),
+                seed=seed,
             )
-            for row in range(len(prompts))
+            for _, seed in wanted
         ]
-        requests = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+        requests = [TokensPrompt(prompt_token_ids=prompts[row]) for row, _ in wanted]
         outputs = self._engine.generate(requests, params, use_tqdm=False)
-        return [list(output.outputs[0].token_ids) for output in outputs]
+        texts: list[list[list[int]]] = [[] for _ in prompts]
+        for (row, _), output in zip(wanted, outputs, strict=True):
+            texts[row].append(list(output.outputs[0].token_ids))
+        return texts
 
-    def start(self, prompts: list[list[int]]) -> VllmSession:
-        """Begin one search over these prompts; the prefix cache keeps each from being computed twice."""
+    def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> VllmSession:
+        """Begin one search over these prompts; the prefix cache keeps each from being computed twice.
+
+        Raises:
+            InputError: the states of the prompts are asked for.
+        """
         check_prompts(prompts)
+        if keep_states:
+            raise InputError(
+                "A scorer that reads the policy's hidden states was given, but vLLM returns none of prompts; "
+                "use the engine torch, or a scorer with an encoder of its own."
+            )
         return VllmSession(self, prompts)
 
     def score(self, prompts: list[list[int]], block: range) -> torch.Tensor:
@@ -177,3 +204,7 @@ class VllmSession:
         logps = self._backend.score([self._prompts[user] + list(path) for user, path in asked], block)
         rows = [[asked[user, path] for path in paths] for user, paths in enumerate(self._paths)]
         return logps[torch.tensor(rows)]  # (B, W, K)
+
+    def prompt_states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refuse: `VllmBackend.start` takes no `keep_states`, because vLLM has no states to keep."""
+        raise ValueError("the search was started without keep_states, which vLLM does not have")

@@ -12,29 +12,33 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gream import artifacts
-from gream.arguments import StageConfig, input_folder, option
 from gream.data.store import (
     SPLIT_NAMES,
     TEST,
     TRAIN,
     VALIDATION,
-    Case,
+    Catalogue,
     Interactions,
     load_catalogue,
     load_interactions,
 )
-from gream.decoding.recommend import Answer, Engine, Search, load_engine, recommend_many
+from gream.decoding.answer import Answer
+from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.errors import InputError
 from gream.evaluation import metrics, reasoning_quality
 from gream.evaluation.baselines import ItemKNN, Popularity
+from gream.evaluation.exam import Exam, Row, draw_cases
 from gream.evaluation.examples import draw_examples
+from gream.evaluation.prefix_recall import false_prune_rate
 from gream.evaluation.report import write_report
+from gream.evaluation.scaling import settings_of, sweep
+from gream.evaluation.scaling_report import format_scaling, write_scaling
+from gream.evaluation.settings import EvaluateConfig, report_searches
 from gream.language.reasoning import split_chain
 from gream.semantic_ids.layout import Names
 
@@ -42,64 +46,10 @@ STAGE = "evaluate"
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 Recommend = Callable[..., list[Answer]]  # `recommend_many`, or a stand-in with its arguments
 
 
-@dataclass(kw_only=True)
-class EvaluateConfig(StageConfig):
-    """Settings of the stage `evaluate`."""
-
-    data: str = input_folder("data", doc="folder written by `gream data`")
-    sids: str = input_folder("sids", doc="folder written by `gream sids`")
-    model: str = input_folder(doc="folder of the model to evaluate, written by `gream sft` or `gream srpo`")
-    before: str = input_folder("", doc="folder of the model before SRPO, for comparison; empty for none")
-    scorer: str = input_folder("", doc="folder written by `gream prm`; empty for none")
-    output: str = option("evaluation", doc="name of the folder that this stage writes inside run_dir")
-    split: str = option("test", doc="purchases to predict, test or validation")
-    max_users: int = option(0, doc="number of users, drawn at random; 0 for all")
-    k: int = option(10, doc="length of the recommended lists")
-    num_beams: int = option(20, doc="prefixes that the search keeps at each level")
-    expand_width: int = option(40, doc="prefixes that the scorer chooses from; no effect without a scorer")
-    rule: str = option("scorer", doc="final order with a scorer: `scorer`, or `sum` with the log-probability")
-    reasoning: bool = option(True, doc="whether to evaluate reasoning mode")
-    num_chains: int = option(4, doc="chains sampled for each user in reasoning mode")
-    max_chain_tokens: int = option(256, doc="tokens after which a chain is closed by force")
-    temperature: float = option(0.7, doc="temperature of the sampled chains")
-    max_history: int = option(20, doc="newest purchases that a prompt shows; as in training")
-    batch_size: int = option(256, doc="users searched at once")
-    engine: str = option("torch", doc="engine that computes probabilities, torch or vllm")
-
-
 CONFIG = EvaluateConfig
-
-
-@dataclass(frozen=True, eq=False)
-class Exam:
-    """The questions that every row answers: B cases over N items."""
-
-    cases: list[Case]
-    num_items: int
-    k: int
-    seed: int
-
-    @property
-    def histories(self) -> list[np.ndarray]:
-        """What each user bought before the target, oldest first."""
-        return [case.history for case in self.cases]
-
-    @property
-    def targets(self) -> list[int]:
-        """What each user bought next."""
-        return [case.target for case in self.cases]
-
-    def row(self, lists: Sequence[np.ndarray], seconds: float) -> Row:
-        """Return the metrics of B lists that took `seconds` to make."""
-        row = metrics.summarise(lists, self.targets, num_items=self.num_items, k=self.k, seed=self.seed)
-        seconds = max(seconds, 1e-9)  # a clock without that resolution must not divide by zero
-        row["users_per_second"] = float(f"{len(lists) / seconds:.4g}")
-        row["seconds_per_user"] = float(f"{seconds / len(lists):.4g}")
-        return row
 
 
 def run(config: EvaluateConfig) -> None:
@@ -108,7 +58,7 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         InputError: settings out of range, an empty split, or folders that do not belong together.
     """
-    split, searches = _split(config.split), _searches(config)  # wrong settings are told before any work
+    split, searches = _split(config.split), report_searches(config)  # wrong settings are told before any work
     with artifacts.writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
@@ -119,11 +69,11 @@ def run(config: EvaluateConfig) -> None:
         exam = Exam(cases, len(catalogue), config.k, config.seed)
         rows = baseline_rows(exam, purchases_before(interactions, split))
         if config.before:
-            engine = _load(config, "before", exam)
+            engine = _load(config, "before", exam, catalogue)
             direct = {"direct_before_srpo": searches["direct"]}
             rows |= model_rows(exam, engine, direct, batch_size=config.batch_size)[0]
             del engine  # two models at once need not fit
-        engine = _load(config, "model", exam)
+        engine = _load(config, "model", exam, catalogue)
         found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
         rows |= found
         report: dict[str, Any] = {
@@ -139,21 +89,16 @@ def run(config: EvaluateConfig) -> None:
         }
         examples = draw_examples(cases, answers, catalogue, interactions, engine.names, seed=config.seed)
         _write(draft, report, examples)
+        if config.scaling:
+            swept = _sweep(config, "model", exam, engine)
+            if config.smaller:
+                del engine
+                swept += _sweep(config, "smaller", exam, _load(config, "smaller", exam, catalogue))
+            write_scaling(draft.path, report, swept)
+            draft.counts["searches compared"] = len(swept)
+    if config.scaling:
+        logger.info("%s", format_scaling(config.output_path))
     logger.info("%d of %d users, %d items ranked for each", len(cases), len(everyone), exam.num_items)
-
-
-def draw_cases(cases: list[Case], max_users: int, seed: int) -> list[Case]:
-    """Return all cases, or `max_users` of them drawn without replacement, in the order of users.
-
-    Raises:
-        InputError: there is no case.
-    """
-    if not cases:
-        raise InputError("The split has no purchase to predict; check the counts of `gream data`.")
-    if not 0 < max_users < len(cases):
-        return cases
-    drawn = np.random.default_rng(seed).choice(len(cases), size=max_users, replace=False)
-    return [cases[i] for i in np.sort(drawn)]
 
 
 def purchases_before(interactions: Interactions, split: int) -> list[np.ndarray]:
@@ -210,6 +155,9 @@ def model_rows(
         rows[name] = exam.row([a.items for a in found], time.perf_counter() - started)
         if search.mode == "reasoning":
             rows[name] |= reasoning_figures(exam, found, engine.names, answers.get("direct"))
+        elif search.prune_threshold is not None:
+            lost = false_prune_rate(found, exam.targets, engine.constraint, search)
+            rows[name]["false_prune_rate"] = lost
         answers[name] = found
     return rows, answers
 
@@ -228,6 +176,7 @@ def reasoning_figures(
         "num_chains": num_chains,
         "pass@1": round(metrics.pass_at_k(tops, exam.targets, k=1), 6),
         "pass@k": round(metrics.pass_at_k(tops, exam.targets, k=num_chains), 6),
+        "chains_per_user": round(len(chains) / len(answers), 2),  # fewer than `num_chains` with early stop
         "tokens_per_user": round(tokens / len(answers), 2),
         "tokens_per_chain": round(tokens / max(len(chains), 1), 2),  # no chain, no token
         "well_formed": reasoning_quality.well_formed_rate(chains),
@@ -237,34 +186,25 @@ def reasoning_figures(
         ours, theirs = [a.items for a in answers], [a.items for a in direct]
         row["agreement"] = reasoning_quality.top_agreement(ours, theirs)
         row[f"overlap@{exam.k}"] = reasoning_quality.overlap(ours, theirs, k=exam.k)
+        row[f"gain@{exam.k}"] = round(exam.recall(ours) - exam.recall(theirs), 6)
     return row
 
 
-def _searches(config: EvaluateConfig) -> dict[str, Search]:
-    direct = Search(
-        k=config.k,
-        num_beams=config.num_beams,
-        rule=config.rule,
-        max_chain_tokens=config.max_chain_tokens,
-        temperature=config.temperature,
-        seed=config.seed,
-    )
-    searches = {"direct": direct}
-    if config.scorer:
-        searches["prm"] = replace(direct, expand_width=config.expand_width)
-    if config.reasoning:
-        searches["reasoning"] = replace(direct, mode="reasoning", num_chains=config.num_chains)
-    return searches
+def _sweep(config: EvaluateConfig, model: str, exam: Exam, engine: Engine) -> list[Row]:
+    settings = settings_of(config, engine.names.layout.num_codebooks)
+    rows = sweep(exam, engine, settings, batch_size=config.batch_size)
+    return [{"model": getattr(config, model), **row} for row in rows]
 
 
-def _load(config: EvaluateConfig, model: str, exam: Exam) -> Engine:
-    scorer = config.locate("scorer") if config.scorer and model == "model" else None
+def _load(config: EvaluateConfig, model: str, exam: Exam, catalogue: Catalogue) -> Engine:
+    scorer = config.locate("scorer") if config.scorer and model != "before" else None
     engine = load_engine(
         config.locate("sids"),
         config.locate(model),
         scorer,
         engine=config.engine,
         max_history=config.max_history,
+        catalogue=catalogue,
     )
     if len(engine.names) != exam.num_items:
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gream.data.store import Case, Catalogue, Interactions
-from gream.decoding.recommend import Answer
+from gream.decoding.answer import Answer
 from gream.decoding.recommender import item_titles, readable_chain
 from gream.semantic_ids.layout import Names
 

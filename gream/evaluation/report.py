@@ -1,25 +1,26 @@
 """Show a report to people: report.md with plots and examples, and the same as text for a terminal.
 
-Titles and chains come from data and from a model, so they are escaped for Markdown, where a title may
-hold a pipe, a backtick, HTML or `<a_1>`, and stripped of control characters for the terminal.
+Text from data and models is escaped as `gream.evaluation.rendering` says.
 """
 
 from __future__ import annotations
 
-import html
-import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from gream.evaluation.rendering import (
+    escape_markdown,
+    markdown_table,
+    plain_line,
+    rendered,
+    save_figure,
+    text_table,
+)
 
 FIGURES_FILE, EXAMPLES_FILE, REPORT_FILE = "report.json", "examples.json", "report.md"
 RECALL_PLOT, COST_PLOT = "recall.png", "cost.png"
@@ -32,11 +33,8 @@ LABELS = {
     "reasoning": "reasoning",
 }
 _COLOURS = {"popularity": "#999999", "item_knn": "#666666", "reasoning": "#d95f02"}
-_WIDTH = 100  # columns of text for the terminal
 _MODEL_COLOUR = "#1f77b4"
 _MARKERS = "osv^D*"  # one for each of the labels
-_ACTIVE = re.compile(r"[\\`*_\[\]|~$]|:(?=//)|(?<=www)\.")  # anywhere in a line, bare links included
-_BLOCK_START = re.compile(r"^(\d*)([#+\-.)=:])")  # only where a line begins: heading, list, rule
 _STEPS = {
     "evidence": "Evidence",
     "preference": "Preference",
@@ -47,7 +45,9 @@ _STEPS = {
 _REASONING_FIGURES = {
     "pass@1": "pass@1: a chain's own first item is right",
     "pass@k": "pass@k: one of a user's {num_chains} chains is right",
+    "gain@{k}": "recall@{k} above that of direct mode",
     "tokens_per_user": "tokens per user",
+    "chains_per_user": "chains per user",
     "tokens_per_chain": "tokens per chain",
     "seconds_per_user": "seconds per user",
     "well_formed": "chains with all five steps",
@@ -81,13 +81,8 @@ def format_table(report: Mapping[str, Any]) -> str:
     left_out = {f"ndcg@{min(5, k)}", "mrr", "coverage"} - {f"ndcg@{k}"}
     header, rows = _cells(report)
     shown = [position for position, name in enumerate(header) if name not in left_out]
-    table = Table(title=_summary(report), title_justify="left", title_style="")
-    table.box, table.pad_edge = box.SIMPLE_HEAD, False
-    for position in shown:
-        table.add_column(header[position], justify="right" if position else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[position] for position in shown))
-    return _rendered(table)
+    cells = [[row[position] for position in shown] for row in rows]
+    return text_table(_summary(report), [header[position] for position in shown], cells)
 
 
 def format_examples(examples: Sequence[Mapping[str, Any]], *, length: int = 5) -> str:
@@ -97,17 +92,7 @@ def format_examples(examples: Sequence[Mapping[str, Any]], *, length: int = 5) -
         examples: what `examples.json` holds.
         length: number of recommendations to show of each list.
     """
-    return "\n".join(_rendered(Text("\n".join(_example_lines(e, length)))) for e in examples)
-
-
-def escape_markdown(text: str) -> str:
-    r"""Return text that Markdown shows as it is, on one line: HTML and every active character escaped.
-
-    >>> print(escape_markdown("a|b <a_1>"))
-    a\|b &lt;a\_1&gt;
-    """
-    line = _BLOCK_START.sub(r"\1\\\2", _ACTIVE.sub(r"\\\g<0>", _plain(text)))
-    return html.escape(line, quote=False)
+    return "\n".join(rendered(Text("\n".join(_example_lines(e, length)))) for e in examples)
 
 
 def _summary(report: Mapping[str, Any]) -> str:
@@ -155,13 +140,13 @@ def _reasoning_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, meaning in _REASONING_FIGURES.items():
         value = row.get(name.format(k=report["k"]))
         if value is not None:
-            lines.append((meaning.format(num_chains=row["num_chains"]), f"{value:.4g}"))
+            lines.append((meaning.format(num_chains=row["num_chains"], k=report["k"]), f"{value:.4g}"))
     return lines
 
 
 def _markdown(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
     header, rows = _cells(report)
-    parts = ["# Evaluation", _summary(report) + ".", _table(header, rows)]
+    parts = ["# Evaluation", _summary(report) + ".", markdown_table(header, rows)]
     parts.append(
         f"Lists have {report['k']} items; intervals are 95 % by bootstrap over users. Popularity and item "
         "kNN count all purchases before the predicted one, validation included; no model has learnt from "
@@ -170,16 +155,11 @@ def _markdown(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
     parts.append(f"![recall by row]({RECALL_PLOT})\n\n![quality against cost]({COST_PLOT})")
     reasoning = _reasoning_lines(report)
     if reasoning:
-        parts += ["## Reasoning", _table(["", "figure"], [list(line) for line in reasoning])]
+        parts += ["## Reasoning", markdown_table(["", "figure"], [list(line) for line in reasoning])]
     if examples:
         parts.append("## Example customers")
         parts += [_example_markdown(number, example) for number, example in enumerate(examples, start=1)]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _example_markdown(number: int, example: Mapping[str, Any]) -> str:
@@ -214,28 +194,17 @@ def _chain_steps(chain: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 def _example_lines(example: Mapping[str, Any], length: int) -> list[str]:
     """Return the lines of one example customer for a terminal."""
-    lines = [f"Customer {_plain(example['user_id'])}", "  bought, oldest first:"]
-    lines += [f"    {_plain(title) or '(no title)'}" for title in example["history"]]
-    lines += [f"  {label}: {_plain(text)}" for label, text in _chain_steps(example["chain"])]
+    lines = [f"Customer {plain_line(example['user_id'])}", "  bought, oldest first:"]
+    lines += [f"    {plain_line(title) or '(no title)'}" for title in example["history"]]
+    lines += [f"  {label}: {plain_line(text)}" for label, text in _chain_steps(example["chain"])]
     for name, items in example["lists"].items():
         lines.append(f"  recommended, {LABELS[name]}:")
         lines += [
-            f"    {rank}. {_plain(item['title']) or '(no title)'} ({_figures(item)})"
+            f"    {rank}. {plain_line(item['title']) or '(no title)'} ({_figures(item)})"
             for rank, item in enumerate(items[:length], start=1)
         ]
-    lines.append(f"  bought next: {_plain(example['target']) or '(no title)'}")
+    lines.append(f"  bought next: {plain_line(example['target']) or '(no title)'}")
     return lines
-
-
-def _plain(text: str) -> str:
-    """Return one line without control characters, which could move a terminal's cursor or hide text."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _rendered(renderable: Table | Text) -> str:
-    out = io.StringIO()
-    Console(file=out, width=_WIDTH, color_system=None).print(renderable)
-    return out.getvalue()
 
 
 def _plot_recall(path: Path, report: Mapping[str, Any]) -> None:
@@ -254,7 +223,7 @@ def _plot_recall(path: Path, report: Mapping[str, Any]) -> None:
         axes.legend(loc="lower right")
     axes.invert_yaxis()
     axes.set_xlabel(f"{name}, 95 % interval over users")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plot_cost(path: Path, report: Mapping[str, Any]) -> None:
@@ -270,13 +239,8 @@ def _plot_cost(path: Path, report: Mapping[str, Any]) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # labels beside close points would overlap
     axes.set_xlabel("seconds per user")
     axes.set_ylabel(name)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _colour(label: str) -> str:
     return next((c for name, c in _COLOURS.items() if LABELS[name] == label), _MODEL_COLOUR)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)  # no window system, and no global state of pyplot
-    figure.savefig(path, dpi=120, metadata={"Software": None})

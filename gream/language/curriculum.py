@@ -16,6 +16,7 @@ import numpy as np
 from gream.data.store import Catalogue, Interactions
 from gream.errors import InputError
 from gream.language.alignment import TASKS, Row, task_rows
+from gream.language.name_order import COPIES, shuffle_answers
 from gream.language.prompting import Prompter
 from gream.language.reasoning import Trace, reasoning_row
 
@@ -38,6 +39,7 @@ def build_curriculum(
     prompter: Prompter,
     *,
     traces: Sequence[Trace] = (),
+    name_order: str = "random",
     seed: int = 0,
 ) -> Curriculum:
     """Make and shuffle the rows of all tasks.
@@ -49,6 +51,8 @@ def build_curriculum(
         seed: seed of places, draws and order.
         passes: task to number of passes; tasks are those of `alignment.TASKS` and `reasoning`.
         traces: what the `reasoning` task teaches.
+        name_order: "canonical" spells the names of all answers in codebook order; else those of names
+            without an order are spelled at random, anew in every pass (see `gream.language.name_order`).
 
     Raises:
         InputError: an unknown task, a negative number, `reasoning` without traces, or no row at all.
@@ -62,10 +66,13 @@ def build_curriculum(
     if passes.get(REASONING, 0) > 0 and not traces:
         raise InputError("Task 'reasoning' needs traces; give the folder of `gream synthesize` as `traces`.")
     rng = np.random.default_rng(seed)
+    order_rng = np.random.default_rng([seed, 1])  # of its own: the rows are the same in every order of names
     rows: list[Row] = []
     counts: dict[str, int] = {}
     for task, number in passes.items():
         made = _passes(task, number, catalogue, interactions, prompter, traces, rng)
+        if name_order != "canonical" and task not in COPIES:
+            made = shuffle_answers(made, prompter, order_rng)
         counts[task] = len(made)
         rows += made
     if not rows:

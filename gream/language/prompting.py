@@ -116,6 +116,12 @@ class Prompter:
         start = self.item_block.start + self.names.layout.offsets[level]
         return range(start, start + self.names.layout.codebook_sizes[level])
 
+    def search_blocks(self) -> list[range]:
+        """Token ids to choose from at each place of a name: any code where codes are unordered."""
+        layout = self.names.layout
+        levels = range(layout.num_codebooks)
+        return [self.level_block(level) if layout.ordered else self.item_block for level in levels]
+
     def encode(self, rendered: str) -> list[int]:
         """Tokenise rendered text: trusted parts with the added vocabulary, fenced parts without it."""
         # A space before fenced text goes inside: most tokenizers spell a word with the space before it.

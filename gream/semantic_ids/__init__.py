@@ -1,4 +1,4 @@
-"""What an item is called: text, vector, codes, one name for each item, and the trie of names.
+"""What an item is called: text, vector, codes, one name for each item, and what holds a search to them.
 
 In the order of the work:
 
@@ -17,5 +17,8 @@ In the order of the work:
                        comparison.py is `gream sids --compare`
     export.py          `gream export`: files for RecBole and LC-Rec
     layout.py          shape and spelling of names
-    constraint.py      the trie that lets a search reach real items only
+    paths.py           what a search asks of names, so that it reaches real items only
+      constraint.py      the trie of ordered names (nodes.py numbers it)
+      postings.py        posting lists for unordered names
+      constraint_file.py both beside the names
 """

@@ -28,6 +28,7 @@ from gream.data.unusable import Unusable
 from gream.errors import InputError
 from gream.semantic_ids.build import STAGE, SidsConfig, codebook_sizes, fit
 from gream.semantic_ids.collisions import name_new_items, unique_names
+from gream.semantic_ids.constraint_file import save_constraint
 from gream.semantic_ids.embed import load_embeddings, require_finite
 from gream.semantic_ids.item_text import STAGE as TEXT_STAGE
 from gream.semantic_ids.item_text import item_texts
@@ -231,6 +232,7 @@ def _write(
         catalogue.with_columns(numbers).write_parquet(data.path / CATALOGUE_FILE)
         data.counts.update(before.counts, items=len(catalogue), items_added=len(items))
         save_names(sids.path, names)
+        save_constraint(sids.path, names)
         save_quantiser(sids.path, quantiser)
         (sids.path / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         sids.counts.update(items=len(names), items_added=len(items))

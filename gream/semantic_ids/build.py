@@ -21,6 +21,7 @@ from gream.data.store import Catalogue, load_catalogue, load_interactions
 from gream.errors import InputError
 from gream.semantic_ids import sids_report
 from gream.semantic_ids.collisions import unique_names
+from gream.semantic_ids.constraint_file import save_constraint
 from gream.semantic_ids.embed import load_collaborative, load_embeddings, require_finite
 from gream.semantic_ids.index_file import means_of_codes, read_index
 from gream.semantic_ids.layout import Names, load_names, save_names
@@ -84,6 +85,7 @@ def run(config: SidsConfig) -> None:
     ) as draft:
         first_codes, quantiser, names = name_items(vectors, catalogue, config)
         save_names(draft.path, names)
+        save_constraint(draft.path, names)
         save_quantiser(draft.path, quantiser)
         interactions = load_interactions(config.locate("data"))
         report = sids_report.measure(vectors, first_codes, names, quantiser, catalogue, interactions)

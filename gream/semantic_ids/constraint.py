@@ -1,41 +1,41 @@
-"""Which codes may follow: a trie of all names in compressed-sparse-row form, without any state per request.
+"""Which codes may follow: a trie of all ordered names in compressed-sparse-row form.
 
 Nodes are numbered breadth first, level by level, within a level in the order of their codes; the root is
-0. So the children of a node are neighbours, sorted by code, and one number for each node (`child_start`)
-is all that has to be stored. Items sorted by their codes make every node one contiguous range of items;
-prefix sums over that order narrow the trie to any subset of the items without building it again.
+0. So the children of a node are neighbours, sorted by code. A node's key is its parent's place in the level
+above times the size of the codebook plus its code: the keys of a level ascend, and one binary search follows
+a code. Where a level has few nodes for the size of its codebook, the legal columns of each are stored as a
+row of their own, so that the cost of a step does not grow with the number of names. Items sorted by their
+codes make every node one contiguous range of items; prefix sums over that order narrow the trie to any subset
+of the items without building it again.
 
-Legend: B users, W beams, N items, L codebooks, C widest fan-out of a level, P nodes.
+Legend: B users, W beams, N items, L codebooks, C widest fan-out of a level, K columns of a level, P nodes.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gream.errors import InputError
-from gream.semantic_ids.layout import Names
+from gream.semantic_ids.layout import Names, sort_by_codes
+from gream.semantic_ids.nodes import describe_nodes
+from gream.semantic_ids.paths import (
+    DeadPathError,
+    Narrowing,
+    check_extended,
+    refuse_empty,
+    without_items,
+)
 
-
-class DeadPathError(ValueError):
-    """A path of codes that leads to no item; raised, because an empty choice must never go unnoticed."""
-
-
-@dataclass(frozen=True)
-class Children:
-    """What may follow each beam, sorted by code; where `legal` is false, code is 0 and node is -1."""
-
-    codes: torch.Tensor  # (B, W, C) int64
-    nodes: torch.Tensor  # (B, W, C) int64
-    legal: torch.Tensor  # (B, W, C) bool
+ROW_BYTES = 32  # a level keeps a row of columns for each node where that takes no more bytes for each name
 
 
 class TrieConstraint:
-    """All names of a catalogue with ordered codes, as a trie.
+    """All names of a catalogue with ordered codes, as a trie; see `paths.Constraint` for the questions.
 
     Attributes:
         names: the names it was built from.
@@ -43,11 +43,17 @@ class TrieConstraint:
         num_items: N.
         num_nodes: P, the root included.
         item_nodes: (N, L) int64, the node of every prefix of every item's name; the last is its leaf.
-        node_codes: (P,) int64, last code of the node's path; 0 for the root.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(
+        self, names: Names, *, order: np.ndarray | None = None, stored: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Build the trie.
+
+        Args:
+            names: ordered names.
+            order: (N,) items sorted by their codes, where that is known already.
+            stored: `tensors` of a trie of the same names, where there is one already.
 
         Raises:
             InputError: names with unordered codes, or no names at all.
@@ -62,47 +68,44 @@ class TrieConstraint:
         self.names = names
         self.depth = names.layout.num_codebooks
         self.num_items = len(names)
-        order = np.lexsort(names.codes.T[::-1])  # level 0 is the first key
-        in_order = names.codes[order]
-        nodes = _number(in_order)  # (N, L) node of every prefix, rows in sorted order
-        self._level_starts = [0, 1, *(nodes[-1] + 1).tolist()]  # first node of depth 0, 1, ..., L, and P
-        self.num_nodes = self._level_starts[-1]
-
-        child_counts = np.zeros(self.num_nodes, dtype=np.int64)
-        parents = np.concatenate([np.zeros((self.num_items, 1), dtype=np.int64), nodes[:, :-1]], axis=1)
-        node_codes = np.zeros(self.num_nodes, dtype=np.int64)
-        item_start = np.zeros(self.num_nodes, dtype=np.int64)
-        for level in range(self.depth):
-            # The first item of every node tells its code, its parent and the start of its range.
-            first = np.flatnonzero(np.diff(nodes[:, level], prepend=-1))
-            child_counts += np.bincount(parents[first, level], minlength=self.num_nodes)
-            node_codes[nodes[first, level]] = in_order[first, level]
-            item_start[nodes[first, level]] = first
-        item_counts = np.bincount(nodes.ravel(), minlength=self.num_nodes)
-        item_counts[0] = self.num_items
-        child_start = np.concatenate([[1], 1 + np.cumsum(child_counts)])
+        self._sizes = names.layout.codebook_sizes
+        if stored is None:
+            if order is None:
+                order = sort_by_codes(names.codes, self._sizes)
+            stored = describe_nodes(names.codes, order, self._sizes)
+        self.item_nodes = stored["item_nodes"]
+        self._keys = stored["keys"]  # (P,)
+        self._codes = stored["codes"]  # (P,) last code of the node's path
+        self._child_start = stored["child_start"]  # (P + 1,)
+        self._item_start, self._item_end = stored["item_start"], stored["item_end"]  # (P,)
+        self._order = stored["order"]  # (N,) items sorted by their codes
+        self._standing: Tensor | None = None  # (1, N) bool; None: no item was taken out
         # Known on the host, so that no step of a search waits for a device to tell it.
-        self._fan_outs = [int(child_counts[self._slice(depth)].max()) for depth in range(self.depth + 1)]
-        item_nodes = np.empty_like(nodes)
-        item_nodes[order] = nodes
+        self._level_starts: list[int] = stored["level_starts"].tolist()  # first node of depth 0..L, and P
+        self.num_nodes = self._level_starts[-1]
+        fan_outs = self._child_start.diff()
+        self._fan_outs = [int(fan_outs[self._slice(depth)].max()) for depth in range(self.depth)]
+        for level in range(self.depth):
+            setattr(self, f"_rows_{level}", self._level_rows(level))
 
-        # Four bytes a number where none is an index itself: the nodes of a catalogue are fewer than 2^31.
-        start, below = item_start.astype(np.int32), child_start.astype(np.int32)
-        end = (item_start + item_counts).astype(np.int32)
-        self.node_codes = torch.from_numpy(node_codes)
-        self.item_nodes = torch.from_numpy(item_nodes)
-        self._child_start = torch.from_numpy(below)  # (P + 1,)
-        self._item_start = torch.from_numpy(start)  # (P,)
-        self._item_end = torch.from_numpy(end)  # (P,)
-        self._order = torch.from_numpy(order)  # (N,) items sorted by their codes
-        # The same numbers for paths that come one by one, where a tensor on a device would be slow.
-        self._host = (node_codes, below, start, end, order)
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is worth storing; `stored` takes it back."""
+        return {
+            "item_nodes": self.item_nodes,
+            "keys": self._keys,
+            "codes": self._codes,
+            "child_start": self._child_start,
+            "item_start": self._item_start,
+            "item_end": self._item_end,
+            "order": self._order,
+            "level_starts": torch.tensor(self._level_starts),
+        }
 
     def to(self, device: torch.device | str) -> TrieConstraint:
         """Return this trie with its tensors on another device."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, Tensor):
                 setattr(moved, name, value.to(device))
         return moved
 
@@ -111,29 +114,45 @@ class TrieConstraint:
         """Where the tensors are."""
         return self._order.device
 
+    def without(self, items: Sequence[int]) -> TrieConstraint:
+        """Take items out for every user from now on, without building anything again.
+
+        The nodes stay as they are, so that whatever is stored for a node goes on.
+        """
+        smaller = copy.copy(self)
+        smaller._standing = without_items(self._standing, items, self.num_items)
+        return smaller
+
+    def extended(self, names: Names) -> TrieConstraint:
+        """Add the items that stand behind the known ones in `names`; what was sorted is not sorted again.
+
+        Raises:
+            ValueError: `names` does not begin with the names of this trie.
+        """
+        check_extended(self.names, names)
+        added = np.arange(self.num_items, len(names))
+        added = added[sort_by_codes(names.codes[added], self._sizes)]
+        order = np.insert(self._order.cpu().numpy(), self._insertion(names.codes[added]), added)
+        larger = TrieConstraint(names, order=order).to(self.device)
+        if self._standing is not None:
+            larger._standing = torch.nn.functional.pad(self._standing, (0, len(added)), value=True)
+        return larger
+
     def level_nodes(self, depth: int) -> range:
         """Nodes whose paths have `depth` codes: 0 gives the root, L the leaves, sorted by their codes."""
         return range(self._level_starts[depth], self._level_starts[depth + 1])
 
-    def allowed(self, path: Sequence[int], alive: torch.Tensor | None = None) -> np.ndarray:
+    def allowed(self, path: Sequence[int]) -> np.ndarray:
         """Return the codes that may follow a path, sorted; none after a complete name.
 
-        Args:
-            path: codes chosen so far, one for each level from the first.
-            alive: (P,) bool, one user's row of `alive`.
-
         Raises:
-            DeadPathError: no item (of the user's subset) has this path.
+            DeadPathError: no item has this path.
         """
         node = self.node(path)
-        codes, child_start, *_ = self._host
-        children = np.arange(child_start[node], child_start[node + 1])
-        if alive is not None:
-            mask = alive.cpu().numpy()
-            if not mask[node]:
-                raise DeadPathError(f"No allowed item has the path {tuple(path)}.")
-            children = children[mask[children]]
-        return codes[children]
+        if len(path) == self.depth:
+            return np.zeros(0, dtype=np.int64)
+        legal = self.legal(torch.tensor([[node]], device=self.device), len(path))
+        return legal[0, 0].nonzero().flatten().cpu().numpy()
 
     def items(self, path: Sequence[int]) -> np.ndarray:
         """Return all items whose names start with a path, sorted.
@@ -142,8 +161,20 @@ class TrieConstraint:
             DeadPathError: no item has this path.
         """
         node = self.node(path)
-        _, _, item_start, item_end, order = self._host
-        return np.sort(order[item_start[node] : item_end[node]])
+        items = self._order[int(self._item_start[node]) : int(self._item_end[node])].long()
+        if self._standing is not None:
+            items = items[self._standing[0, items]]
+        if not len(items):
+            raise DeadPathError(f"Every item with the path {tuple(path)} was taken out.")
+        return np.sort(items.cpu().numpy())
+
+    def item(self, codes: Sequence[int]) -> int | None:
+        """Give the item of a whole name, or None."""
+        try:
+            found = self.items(codes)
+        except DeadPathError:
+            return None
+        return int(found[0]) if len(codes) == self.depth else None
 
     def node(self, path: Sequence[int]) -> int:
         """Return the node of a path; the empty path is the root, 0.
@@ -151,81 +182,149 @@ class TrieConstraint:
         Raises:
             DeadPathError: no item has this path.
         """
-        codes, child_start, *_ = self._host
-        node = 0
-        for code in path:
-            start, end = child_start[node], child_start[node + 1]
-            child = start + np.searchsorted(codes[start:end], code)
-            if child == end or codes[child] != code:
+        node = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        for level, code in enumerate(path):
+            known = level < self.depth and 0 <= int(code) < self._sizes[level]
+            node = self.follow(node, torch.full_like(node, int(code)), level) if known else node - node - 1
+            if int(node) < 0:
                 raise DeadPathError(f"No item has the path {tuple(path)}.")
-            node = int(child)
-        return node
+        return int(node)
 
-    def children(self, nodes: torch.Tensor, depth: int, alive: torch.Tensor | None = None) -> Children:
-        """Return what may follow every beam of every user.
+    def legal(self, nodes: Tensor, level: int, narrowing: Narrowing | None = None) -> Tensor:
+        """Mark the columns that may follow every beam: (B, W) nodes to (B, W, K) bool; -1 has none."""
+        found = self._rows_of(nodes, level, narrowing)
+        if found is None:
+            return self._first_items(nodes, level, narrowing) >= 0
+        return found if found.dtype == torch.bool else found >= 0
 
-        C is the largest number of children that any node of this depth has, so it does not depend on the
-        beams; 0 after complete names.
+    def finish(self, nodes: Tensor, narrowing: Narrowing | None = None) -> Tensor:
+        """Say which item every column completes: (B, W) nodes of L - 1 codes to (B, W, K) int32, or -1."""
+        found = self._rows_of(nodes, self.depth - 1, narrowing)
+        return self._first_items(nodes, self.depth - 1, narrowing) if found is None else found
 
-        Args:
-            nodes: (B, W) int64, nodes whose paths have `depth` codes; -1 is a padding beam, without a legal
-                child.
-            depth: number of codes of the beams' paths, 0 to L.
-            alive: (B, P) bool of `alive`; everything is allowed without it.
-        """
-        safe = nodes.clamp(min=0)
-        start = self._child_start[safe].unsqueeze(-1)  # (B, W, 1)
-        end = torch.where(nodes >= 0, self._child_start[safe + 1], 0).unsqueeze(-1)
-        child = start + torch.arange(self._fan_outs[depth], device=nodes.device)  # (B, W, C)
+    def _rows_of(self, nodes: Tensor, level: int, narrowing: Narrowing | None) -> Tensor | None:
+        """Look the stored rows of (B, W) nodes up, where there are any and every item is allowed."""
+        rows: Tensor | None = getattr(self, f"_rows_{level}")
+        if rows is None or narrowing is not None or self._standing is not None:
+            return None
+        # The last row has no legal column: that of a beam which is padding.
+        place = torch.where(nodes < 0, len(rows) - 1, nodes - self._level_starts[level])
+        return rows.index_select(0, place.flatten()).view(*nodes.shape, -1)
+
+    def _first_items(self, nodes: Tensor, level: int, narrowing: Narrowing | None) -> Tensor:
+        """Write an item behind every legal column of a level, -1 behind the others: (B, W, K) int32."""
+        start = self._child_start[nodes.clamp(min=0)].unsqueeze(-1)  # (B, W, 1)
+        end = torch.where(nodes >= 0, self._child_start[nodes.clamp(min=0) + 1], 0).unsqueeze(-1)
+        slots = torch.arange(self._fan_outs[level], dtype=torch.int32, device=nodes.device)
+        child = start + slots  # (B, W, C)
         illegal = child >= end
-        child.masked_fill_(illegal, 0)  # the root, whose code is 0
-        if alive is not None:
-            illegal |= ~alive.gather(1, child.flatten(1)).view_as(child)
-            child.masked_fill_(illegal, 0)
-        codes = self.node_codes.index_select(0, child.flatten()).view_as(child)
-        return Children(codes, child.masked_fill_(illegal, -1), ~illegal)
+        child = child.masked_fill(illegal, 0)
+        if narrowing is not None or self._standing is not None:
+            illegal |= self._count(child, narrowing) == 0
+        size = self._sizes[level]
+        columns = (
+            self._codes[child].long().masked_fill_(illegal, size)
+        )  # one column more takes what is illegal
+        found = torch.full((*nodes.shape, size + 1), -1, dtype=torch.int32, device=nodes.device)
+        return found.scatter_(2, columns, self._order[self._item_start[child]])[..., :size]
 
-    def alive(self, mask: torch.Tensor) -> torch.Tensor:
-        """Mark the nodes that still lead to an allowed item: (B, N) bool to (B, P) bool.
+    def follow(self, nodes: Tensor, columns: Tensor, level: int) -> Tensor:
+        """Add a code to every beam: (B, W) nodes and columns to (B, W) nodes; -1 where no name goes there."""
+        first, stop = self._level_starts[level + 1], self._level_starts[level + 2]
+        wanted = (nodes - self._level_starts[level]) * self._sizes[level] + columns
+        place = torch.searchsorted(self._keys[first:stop], wanted).clamp(max=stop - first - 1) + first
+        return torch.where((self._keys[place] == wanted) & (nodes >= 0), place, -1)
+
+    def reach(self, nodes: Tensor, level: int, narrowing: Narrowing | None = None) -> Tensor:
+        """Count the (allowed) items below every beam: (B, W) int64; 0 for -1."""
+        counts = self._count(nodes.clamp(min=0).unsqueeze(-1), narrowing).squeeze(-1).long()
+        return counts.masked_fill(nodes < 0, 0)
+
+    def holds(self, nodes: Tensor, level: int, items: Tensor) -> Tensor:
+        """Say whether a user's item (B,) has each of its paths of `level` + 1 codes: (B, W) bool."""
+        return nodes == self.item_nodes[items, level][:, None]
+
+    def orders(self, level: int) -> int:
+        """1: one beam leads to a path, because the codes of a name have one order."""
+        return 1
+
+    def narrow(self, mask: Tensor) -> Narrowing:
+        """Allow each user a subset of the items: (B, N) bool.
 
         Raises:
             InputError: a user for whom no item is allowed.
         """
-        empty = torch.nonzero(~mask.any(dim=1)).flatten()
-        if len(empty):
-            raise InputError(
-                f"The filter of user {int(empty[0])} of this request leaves none of {self.num_items:,} "
-                "items; allow at least one."
-            )
-        counts = mask[:, self._order].cumsum(dim=1)  # (B, N) allowed among the first n sorted items
-        counts = torch.nn.functional.pad(counts, (1, 0))
-        return counts[:, self._item_end] > counts[:, self._item_start]
+        mask = mask.to(self.device)
+        if self._standing is not None:
+            mask = mask & self._standing
+        refuse_empty(mask, self.num_items)
+        return Narrowing(_prefix_counts(mask, self._order))
 
-    def item_of(self, leaves: torch.Tensor) -> torch.Tensor:
+    def item_of(self, nodes: Tensor) -> Tensor:
         """Translate leaf nodes of any shape to items; -1 stays -1.
 
         Raises:
             ValueError: a node that is no leaf.
         """
         first = self._level_starts[self.depth]
-        real = leaves >= 0
-        if bool((real & (leaves < first)).any()):
+        real = nodes >= 0
+        if bool((real & (nodes < first)).any()):
             raise ValueError("A node of an unfinished path was given, but only a leaf is an item.")
-        return torch.where(real, self._order[(leaves - first).clamp(min=0)], -1)
+        return torch.where(real, self._order[(nodes - first).clamp(min=0)].long(), -1)
+
+    def _count(self, nodes: Tensor, narrowing: Narrowing | None) -> Tensor:
+        """Count allowed items below (B, W, C) nodes."""
+        start, end = self._item_start[nodes], self._item_end[nodes]
+        if narrowing is None and self._standing is None:
+            return end - start
+        if narrowing is None:
+            assert self._standing is not None
+            table = _prefix_counts(self._standing, self._order).expand(len(nodes), -1)
+        else:
+            table = narrowing.table
+        start, end = (edge.flatten(1).long() for edge in (start, end))
+        return (table.gather(1, end) - table.gather(1, start)).view(nodes.shape)
+
+    def _insertion(self, codes: np.ndarray) -> np.ndarray:
+        """Find where sorted new codes (M, L) belong among the sorted items: (M,) places."""
+        nodes = torch.zeros(1, len(codes), dtype=torch.int64, device=self.device)
+        places = np.full(len(codes), -1)
+        for level in range(self.depth):
+            first, stop = self._level_starts[level + 1], self._level_starts[level + 2]
+            columns = torch.from_numpy(codes[:, level].astype(np.int64)).to(self.device)[None]
+            wanted = (nodes - self._level_starts[level]) * self._sizes[level] + columns
+            place = torch.searchsorted(self._keys[first:stop], wanted)
+            starts = torch.nn.functional.pad(self._item_start[first:stop], (0, 1), value=self.num_items)
+            nodes = self.follow(nodes, columns, level)
+            # The first unknown code decides; behind it the path is dead, and its place is known.
+            leaves = ((nodes < 0)[0].cpu().numpy()) & (places < 0)
+            places[leaves] = starts[place][0].cpu().numpy()[leaves]
+        return places
+
+    def _level_rows(self, level: int) -> Tensor | None:
+        """Write the columns of every node of a level, where that pays: (nodes + 1, K), the last without any.
+
+        The last level tells the item of every column, -1 where there is none, the others what is legal.
+        """
+        size, num_nodes = self._sizes[level], len(self.level_nodes(level))
+        last = level == self.depth - 1
+        if num_nodes * size * (4 if last else 1) > max(ROW_BYTES * self.num_items, size * 4):
+            return None
+        children = self._keys[self._slice(level + 1)]
+        if last:
+            items = torch.full(((num_nodes + 1) * size,), -1, dtype=torch.int32)
+            items[children] = self._order
+            return items.view(-1, size)
+        legal = torch.zeros((num_nodes + 1) * size, dtype=torch.bool)
+        legal[children] = True
+        return legal.view(-1, size)
 
     def _slice(self, depth: int) -> slice:
         return slice(self._level_starts[depth], self._level_starts[depth + 1])
 
 
-def _number(in_order: np.ndarray) -> np.ndarray:
-    """Number the prefixes of sorted codes (N, L) breadth first; the root has number 0."""
-    nodes = np.empty(in_order.shape, dtype=np.int64)
-    new = np.zeros(len(in_order), dtype=bool)
-    new[0] = True
-    following = 1
-    for level in range(in_order.shape[1]):
-        # A prefix is new where any of its codes differs from the row before.
-        new[1:] |= in_order[1:, level] != in_order[:-1, level]
-        nodes[:, level] = following + np.cumsum(new) - 1
-        following = int(nodes[-1, level]) + 1
-    return nodes
+def _prefix_counts(mask: Tensor, order: Tensor) -> Tensor:
+    """Count what is allowed among the first n sorted items: (B, N) bool to (B, N + 1) int32."""
+    counts = torch.zeros(len(mask), mask.shape[1] + 1, dtype=torch.int32, device=mask.device)
+    torch.cumsum(mask.index_select(1, order), dim=1, dtype=torch.int32, out=counts[:, 1:])
+    return counts

@@ -6,6 +6,8 @@
 - `rewards`: how close a path came to the target; pure functions over tensors.
 - `advantages`: how much better than its group a completion was; pure functions over tensors.
 - `prm`: stage `prm`; trains the path scorer of `decoding.path_scorer` on valid prefixes.
+- `path_loss`: the scorer's loss: InfoNCE against valid prefixes at every depth.
+- `history_targets`, `policy_targets`: what the scorer learns from, with an encoder of its own or on a policy.
 
 This is the only room, and `sft` and `srpo` the only modules, that know `trl`.
 """

@@ -1,16 +1,13 @@
 """Stage `prm`: train the path scorer of PROMISE on the training purchases.
 
-Source: PROMISE (arXiv 2601.04674): at every depth b, InfoNCE of the true b-prefix against N distinct
-prefixes drawn uniformly from the valid b-prefixes without the true one; the losses of all depths are
-added, and the next-token loss with weight 1 beside them (L_Total = L_NTP + L_InfoNCE).
+Source: PROMISE (arXiv 2601.04674); the loss is in `path_loss`. Two contexts: `own` learns from every
+purchase (`history_targets`), `policy` reads a policy's hidden states, after it or jointly with it
+(`policy_targets`).
 
-Differs from the paper in (ours): the scorer has an encoder of its own, so L_NTP is here the
-cross-entropy of the true prefix among all prefixes of its depth under the scorer's affinities alone,
-which trains that encoder as the generator's loss trains the shared one; every purchase
-of a training sequence is a target; the epoch with the best validation recall@10 of the scorer alone,
-ranking the whole catalogue, is kept. The paper gives no N, no optimiser and no schedule.
+Differs from the paper in (ours): the epoch with the best validation recall@10 of the scorer alone, ranking
+the whole catalogue, is kept. The paper gives no optimiser and no schedule.
 
-Legend: U sequences, S purchases, B targets, L codebooks, N negatives, V valid prefixes of one depth.
+Legend: B cases.
 """
 
 from __future__ import annotations
@@ -18,30 +15,37 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from gream import artifacts
 from gream.arguments import StageConfig, input_folder, option
 from gream.data.store import VALIDATION, Case, load_catalogue, load_interactions
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape, save_scorer
+from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.scorer_file import save_scorer
 from gream.errors import InputError
 from gream.evaluation import metrics
+from gream.language.prompting import Prompter
+from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.constraint import TrieConstraint
-from gream.semantic_ids.layout import load_names
+from gream.semantic_ids.layout import Names, load_names
+from gream.training.history_targets import HistoryTargets
+from gream.training.policy_targets import PolicyTargets
 
 STAGE = "prm"
 REPORT_FILE = "prm_report.json"
+MODEL_FOLDER = "model"  # inside the output: the policy that was trained along
+CONTEXTS = ("own", "policy")
 SCORED_PATHS = 1 << 16  # pairs of user and item that validation scores at a time, bounds its memory
 
 logger = logging.getLogger(__name__)
+
+Targets = HistoryTargets | PolicyTargets
 
 
 @dataclass(kw_only=True)
@@ -50,37 +54,41 @@ class PrmConfig(StageConfig):
 
     data: str = input_folder("data", doc="folder written by `gream data`")
     sids: str = input_folder("sids", doc="folder written by `gream sids`")
+    model: str = input_folder("", doc="folder of the policy; needed by the context `policy`, and only there")
     output: str = option("prm", doc="name of the folder that this stage writes inside run_dir")
+    context: str = option(
+        "own", doc="what paths attend to: an encoder of its `own`, or the `policy`'s states"
+    )
+    train_policy: bool = option(False, doc="train the policy along and write it as `model` inside the output")
     hidden_size: int = option(64, doc="width of the scorer")
-    num_layers: int = option(1, doc="layers of the history encoder")
-    num_heads: int = option(2, doc="attention heads")
+    num_layers: int = option(1, doc="layers of the encoder of its own")
+    num_heads: int = option(2, doc="attention heads of the encoder of its own")
     dropout: float = option(0.3, doc="dropout of history, attention and feed-forward")
-    max_history: int = option(50, doc="newest purchases that the scorer looks at")
+    max_history: int = option(50, doc="newest purchases that scorer and prompt look at")
     num_negatives: int = option(16, doc="wrong prefixes against each true one, at every depth")
     epochs: int = option(10, doc="passes over the training purchases")
-    batch_size: int = option(128, doc="training sequences in a batch")
+    targets_per_sequence: int = option(
+        4, doc="purchases of a user that are learned in an epoch, drawn at random; context `policy` only"
+    )
+    batch_size: int = option(128, doc="training sequences in a batch; targets with the context `policy`")
     learning_rate: float = option(3e-3, doc="peak learning rate, falling to 0 along a cosine")
+    policy_learning_rate: float = option(3e-4, doc="the same of a policy that is trained along")
     weight_decay: float = option(0.01, doc="weight decay of AdamW")
     validation_users: int = option(1000, doc="validation cases that choose the epoch, drawn at random")
 
+    def __post_init__(self) -> None:
+        if self.context not in CONTEXTS:
+            raise InputError(f"`context` is {self.context!r}; give one of {', '.join(CONTEXTS)}.")
+        if (self.context == "policy") != bool(self.model):
+            raise InputError(
+                f"`context` is {self.context!r} and `model` is {self.model!r}, but the context `policy`, and "
+                "only that, reads a model; give both or none."
+            )
+        if self.train_policy and self.context != "policy":
+            raise InputError("`train_policy` trains what the scorer reads; set `context: policy` with it.")
+
 
 CONFIG = PrmConfig
-
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of one training sequence; purchases from `first_target` on are learned from it."""
-
-    items: np.ndarray  # (S,)
-    first_target: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Windows padded at the end to one length."""
-
-    items: Tensor  # (U, S)
-    is_target: Tensor  # (U, S) bool
 
 
 def run(config: PrmConfig) -> None:
@@ -99,25 +107,22 @@ def run(config: PrmConfig) -> None:
     interactions = load_interactions(config.locate("data"))
     sequences = interactions.training_sequences()
     cases = _draw(interactions.cases(VALIDATION), config.validation_users, config.seed)
-    shape = ScorerShape(
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
-        max_history=config.max_history,
-    )
+    policy, tokenizer = load_model(config.locate("model"), names) if config.model else (None, None)
     with artifacts.writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            scorer = PrefixPathScorer(TrieConstraint(names), shape)
-            epochs = train(scorer, sequences, cases, config)
+            scorer = PrefixPathScorer(TrieConstraint(names), _shape(config, policy))
+            targets = _targets(config, sequences, names, policy, tokenizer)
+            epochs = train(scorer, targets, cases, config)
         save_scorer(draft.path, scorer, names)
+        if config.train_policy:
+            save_model(draft.path / MODEL_FOLDER, policy, tokenizer, names)
         best = best_epoch(epochs)
         report = {"best_epoch": best["epoch"], "validation_users": len(cases), "epochs": epochs}
         (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
-        draft.counts.update(best, targets=sum(map(len, sequences)), paths=scorer.level_nodes[-1].stop - 1)
+        draft.counts.update(best, targets=len(targets), paths=scorer.level_nodes[-1].stop - 1)
     logger.info(
         "%(targets)d purchases, %(paths)d prefixes; epoch %(epoch)d is best: "
         "recall@10 %(recall@10).4f, ndcg@10 %(ndcg@10).4f on validation",
@@ -126,59 +131,52 @@ def run(config: PrmConfig) -> None:
 
 
 def train(
-    scorer: PrefixPathScorer, sequences: list[np.ndarray], cases: list[Case], config: PrmConfig
+    scorer: PrefixPathScorer, targets: Targets, cases: list[Case], config: PrmConfig
 ) -> list[dict[str, float]]:
     """Train in place and leave the weights of the best epoch; return the figures of every epoch.
 
     Args:
         scorer: an untrained scorer; its dropout uses torch's global generator.
-        sequences: (S,) item ids each, oldest first, training purchases only.
+        targets: the training purchases, and what is trained beside the scorer.
         cases: validation cases that choose the epoch.
-        config: epochs, batch_size, num_negatives, learning_rate, weight_decay and seed are used.
+        config: the settings of the optimiser, epochs, num_negatives and seed are used.
 
     Raises:
         InputError: no training purchase, no validation case, or a loss that is no number.
     """
-    windows = [w for s in sequences for w in split_windows(s, config.max_history)]
-    if not windows or not cases:
+    if not len(targets) or not cases:
         raise InputError(
-            f"The path scorer got {len(windows)} training sequences and {len(cases)} validation cases, "
+            f"The path scorer got {len(targets)} training purchases and {len(cases)} validation cases, "
             "but needs some of both; run `gream data` on more purchases."
         )
     generator = torch.Generator().manual_seed(config.seed)
-    per_epoch = math.ceil(len(windows) / config.batch_size)
-    mean_targets = sum(len(w.items) - w.first_target for w in windows) / per_epoch
-    optimizer = torch.optim.AdamW(scorer.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * per_epoch)
+    modules = [scorer, *targets.trained]
+    optimizer = _optimizer(scorer, targets, config)
+    steps = config.epochs * targets.num_batches
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     figures: list[dict[str, float]] = []
-    best_weights = copy.deepcopy(scorer.state_dict())
-    with tqdm(total=config.epochs * per_epoch, desc=STAGE, disable=None) as progress:
+    best_weights = [copy.deepcopy(m.state_dict()) for m in modules]
+    with tqdm(total=steps, desc=STAGE, disable=None) as progress:
         for epoch in range(1, config.epochs + 1):
-            scorer.train()
+            for module in modules:
+                module.train()
             total = 0.0
-            for batch in _batches(windows, config.batch_size, generator):
+            for loss in targets.losses(scorer, config.num_negatives, generator):
                 # batches hold sequences of like length: a mean of their own would favour short ones
-                loss = scorer_loss(scorer, batch, config.num_negatives, generator) / mean_targets
-                if not torch.isfinite(loss):
-                    raise InputError(
-                        f"The path scorer's loss is {loss.item()} in epoch {epoch}; lower `learning_rate` "
-                        f"(it is {config.learning_rate})."
-                    )
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                total += _step(loss * targets.num_batches / len(targets), optimizer, epoch, config)
                 schedule.step()
-                total += loss.item()
                 progress.update()
-            ranks = ranks_by_scorer(scorer, cases)
+            ranks = ranks_by_scorer(scorer, targets, cases)
             recall, ndcg = metrics.recall(ranks, 10), metrics.ndcg(ranks, 10)
-            figures.append({"epoch": epoch, "loss": total / per_epoch, "recall@10": recall, "ndcg@10": ndcg})
+            loss_of_epoch = total / targets.num_batches
+            figures.append({"epoch": epoch, "loss": loss_of_epoch, "recall@10": recall, "ndcg@10": ndcg})
             if best_epoch(figures) is figures[-1]:
-                best_weights = copy.deepcopy(scorer.state_dict())
+                best_weights = [copy.deepcopy(m.state_dict()) for m in modules]
             progress.set_postfix(recall=f"{recall:.4f}")
             logger.debug("epoch %d: %s", epoch, figures[-1])
-    scorer.load_state_dict(best_weights)
-    scorer.eval()
+    for module, weights in zip(modules, best_weights, strict=True):
+        module.load_state_dict(weights)
+        module.eval()
     return figures
 
 
@@ -187,61 +185,8 @@ def best_epoch(figures: list[dict[str, float]]) -> dict[str, float]:
     return max(figures, key=lambda epoch: (epoch["recall@10"], epoch["ndcg@10"]))
 
 
-def scorer_loss(
-    scorer: PrefixPathScorer, batch: Batch, num_negatives: int, generator: torch.Generator
-) -> Tensor:
-    """Add the InfoNCE and next-prefix losses of all depths and all targets of a batch.
-
-    A target is scored against the purchases strictly before it.
-    """
-    users, counts = batch.is_target.nonzero(as_tuple=True)
-    context = scorer.contexts_at(batch.items[:, :-1], users, counts)
-    true_nodes = scorer.item_nodes[batch.items[users, counts]]  # (B, L)
-    loss = context.state.new_zeros(())
-    for level, valid in enumerate(scorer.level_nodes):
-        positives = true_nodes[:, level] - valid.start  # (B,)
-        negatives = sample_negatives(positives, len(valid), num_negatives, generator)
-        candidates = valid.start + torch.cat([positives[:, None], negatives], dim=1)
-        affinities = scorer.affinities(context, level)  # (B, V)
-        loss = loss + info_nce(scorer.logits(context, level, candidates, affinities))
-        loss = loss + F.cross_entropy(affinities, positives, reduction="sum")
-    return loss
-
-
-def info_nce(scores: Tensor) -> Tensor:
-    """Sum -log softmax of the first score over rows: (B, N + 1) scores, the positive first, to ()."""
-    return -scores.log_softmax(dim=-1)[:, 0].sum()
-
-
-def sample_negatives(
-    positives: Tensor, num_valid: int, num_negatives: int, generator: torch.Generator
-) -> Tensor:
-    """Draw, for every positive, a uniform set of distinct others out of `num_valid`.
-
-    Args:
-        positives: (B,) integers below `num_valid`.
-        num_valid: number of valid prefixes V at the depth.
-        num_negatives: size N of each set; V - 1 where that is less, which is then all others.
-        generator: source of the draws.
-
-    Returns:
-        (B, min(N, V - 1)) integers below `num_valid`; the order inside a row means nothing.
-    """
-    others = num_valid - 1
-    if num_negatives >= others:
-        drawn = torch.arange(others).expand(len(positives), -1)
-    else:
-        # Floyd's algorithm on all rows at once: exact, and its cost does not depend on V
-        drawn = torch.full((len(positives), num_negatives), -1)
-        for column, newest in enumerate(range(others - num_negatives, others)):
-            draw = torch.randint(newest + 1, (len(positives),), generator=generator)
-            taken = (drawn[:, :column] == draw[:, None]).any(dim=1)
-            drawn[:, column] = torch.where(taken, newest, draw)
-    return drawn + (drawn >= positives[:, None])
-
-
-def ranks_by_scorer(scorer: PrefixPathScorer, cases: list[Case]) -> np.ndarray:
-    """Rank the whole catalogue by the scorer's last level: (B,) places of the targets, 1 is first."""
+def ranks_by_scorer(scorer: PrefixPathScorer, targets: Targets, cases: list[Case]) -> np.ndarray:
+    """Rank the whole catalogue by the scorer's last level: (B,) places of the true items, 1 is first."""
     scorer.eval()
     leaves = scorer.item_nodes[:, -1]
     items = torch.arange(len(leaves))
@@ -249,47 +194,58 @@ def ranks_by_scorer(scorer: PrefixPathScorer, cases: list[Case]) -> np.ndarray:
     ranks: list[Tensor] = []
     for start in range(0, len(cases), chunk):
         part = cases[start : start + chunk]
-        targets = torch.tensor([c.target for c in part])[:, None]
-        context = scorer.context([c.history.tolist() for c in part])
+        truth = torch.tensor([c.target for c in part])[:, None]
+        context = targets.contexts(scorer, part)
         scores = scorer.score(context, len(scorer.level_nodes) - 1, leaves.expand(len(part), -1))
-        reached = scores.gather(1, targets)
-        before = (scores > reached) | ((scores == reached) & (items < targets))  # ties by lower item id
+        reached = scores.gather(1, truth)
+        before = (scores > reached) | ((scores == reached) & (items < truth))  # ties by lower item id
         ranks.append(1 + before.sum(dim=1))
     return torch.cat(ranks).numpy()
 
 
-def split_windows(sequence: np.ndarray, max_history: int) -> list[Window]:
-    """Cut a sequence into stretches of at most max_history + 1 purchases; each is a target once.
-
-    The stretches overlap by half, so that a target of a later one has half a history at least.
-    """
-    windows = [Window(sequence[: max_history + 1], 0)] if len(sequence) else []
-    start, end = 0, max_history + 1
-    while end < len(sequence):
-        start += max(1, max_history // 2)
-        windows.append(Window(sequence[start : start + max_history + 1], end - start))
-        end = start + max_history + 1
-    return windows
+def _shape(config: PrmConfig, policy: Any) -> ScorerShape:
+    return ScorerShape(
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        dropout=config.dropout,
+        max_history=config.max_history,
+        policy_size=policy.config.hidden_size if config.model else 0,
+    )
 
 
-def _batches(windows: list[Window], batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Shuffle, put windows of like length together, and give the batches in random order."""
-    order = torch.randperm(len(windows), generator=generator).tolist()
-    order.sort(key=lambda i: len(windows[i].items))
-    groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    for g in torch.randperm(len(groups), generator=generator).tolist():
-        yield collate([windows[i] for i in groups[g]])
+def _targets(
+    config: PrmConfig, sequences: list[np.ndarray], names: Names, policy: Any, tokenizer: Any
+) -> Targets:
+    if not config.model:
+        return HistoryTargets(sequences, config.max_history, config.batch_size)
+    return PolicyTargets(
+        policy,
+        Prompter(tokenizer, names, max_history=config.max_history),
+        sequences,
+        config.batch_size,
+        per_sequence=config.targets_per_sequence,
+        train_policy=config.train_policy,
+    )
 
 
-def collate(windows: list[Window]) -> Batch:
-    """Pad windows at the end with item 0, which is no target and which nothing before it sees."""
-    width = max(len(w.items) for w in windows)
-    items = torch.zeros(len(windows), width, dtype=torch.int64)
-    is_target = torch.zeros(len(windows), width, dtype=torch.bool)
-    for row, window in enumerate(windows):
-        items[row, : len(window.items)] = torch.as_tensor(window.items, dtype=torch.int64)
-        is_target[row, window.first_target : len(window.items)] = True
-    return Batch(items, is_target)
+def _optimizer(scorer: PrefixPathScorer, targets: Targets, config: PrmConfig) -> torch.optim.AdamW:
+    groups: list[dict[str, Any]] = [{"params": list(scorer.parameters())}]
+    groups += [{"params": list(m.parameters()), "lr": config.policy_learning_rate} for m in targets.trained]
+    return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int, config: PrmConfig) -> float:
+    """Make one step of the optimiser; returns the loss."""
+    if not torch.isfinite(loss):
+        raise InputError(
+            f"The path scorer's loss is {loss.item()} in epoch {epoch}; lower `learning_rate` "
+            f"(it is {config.learning_rate})."
+        )
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.item()
 
 
 def _draw(cases: list[Case], count: int, seed: int) -> list[Case]:

@@ -5,7 +5,9 @@ that is no answer.
 
 What is well formed, by mode:
 
-- direct: the L codes of a name, each from its own codebook, then the end of the turn, and nothing else.
+- direct: the L codes of a name, each from its own codebook, then the end of the turn, and nothing else. Names
+  whose codes have no order may be answered in any order of their codebooks, each used once; a disambiguation
+  code comes last. Paths are given in the order of the codebooks all the same.
 - reasoning: a think block with words in it, `</think>`, the line break and `<answer>` that were taught,
   the L codes, `</answer>`, the end of the turn.
 
@@ -13,8 +15,8 @@ GREAM's authors (https://arxiv.org/abs/2510.20815) read the first `<answer>...</
 text, which can be gamed; here each of these is malformed: an incomplete or too long name, codes of a wrong
 codebook, an answer inside the think block, two answers, anything between or after the parts, a name
 without a think block or with a blank one, and a completion that was cut before its end. Names of items
-inside the think block are wanted (evidence, rewritten history), but a piece of a name there is malformed,
-so that a chain cannot hide unfinished answers.
+inside the think block are wanted (evidence, rewritten history) in the order of the codebooks, but a piece of
+a name there is malformed, so that a chain cannot hide unfinished answers.
 
 Legend: R completions, L codebooks.
 """
@@ -30,8 +32,8 @@ import torch
 from torch import Tensor
 
 from gream.language.prompting import ANSWER_START, THINK_START, Prompter
-from gream.semantic_ids.constraint import DeadPathError, TrieConstraint
 from gream.semantic_ids.layout import SidLayout
+from gream.semantic_ids.paths import Constraint
 
 Mode = Literal["direct", "reasoning"]
 
@@ -77,7 +79,7 @@ def read_completion(token_ids: Sequence[int], prompter: Prompter, mode: Mode) ->
 def read_completions(
     completions: Sequence[Sequence[int]],
     prompter: Prompter,
-    constraint: TrieConstraint,
+    constraint: Constraint,
     modes: Sequence[Mode],
 ) -> Answers:
     """Read a batch of completions and look up which of their paths are items.
@@ -93,17 +95,9 @@ def read_completions(
     for token_ids, mode in zip(completions, modes, strict=True):
         path = read_completion(token_ids, prompter, mode).path
         paths.append(malformed if path is None else path)
-        valid.append(path is not None and is_item(path, constraint))
+        valid.append(path is not None and constraint.item(path) is not None)
     path_rows = torch.tensor(paths, dtype=torch.int64)
     return Answers(path_rows, path_rows[:, 0] >= 0, torch.tensor(valid, dtype=torch.bool))
-
-
-def is_item(path: Sequence[int], constraint: TrieConstraint) -> bool:
-    """Say whether a whole path is the name of an item."""
-    try:
-        return len(constraint.items(path)) == 1
-    except DeadPathError:
-        return False
 
 
 def _direct_path(ids: list[int], prompter: Prompter) -> tuple[int, ...] | None:
@@ -125,14 +119,19 @@ def _reasoning_path(ids: list[int], prompter: Prompter) -> tuple[int, ...] | Non
 
 
 def _name_path(ids: list[int], prompter: Prompter) -> tuple[int, ...] | None:
-    """Codes of exactly one name, or None."""
+    """Codes of exactly one name in the order of the codebooks, or None."""
     layout = prompter.names.layout
-    if len(ids) != layout.num_codebooks:
+    if len(ids) != layout.num_codebooks or any(token not in prompter.item_block for token in ids):
+        return None
+    in_order = sorted(ids)  # the codebooks lie one after the other in the item block
+    if layout.ordered and ids != in_order:
+        return None
+    if layout.disambiguation and ids[-1] != in_order[-1]:
         return None
     blocks = [prompter.level_block(level) for level in range(layout.num_codebooks)]
-    if any(token not in block for token, block in zip(ids, blocks, strict=True)):
+    if any(token not in block for token, block in zip(in_order, blocks, strict=True)):
         return None
-    return tuple(token - block.start for token, block in zip(ids, blocks, strict=True))
+    return tuple(token - block.start for token, block in zip(in_order, blocks, strict=True))
 
 
 def _is_chain(ids: list[int], prompter: Prompter) -> bool:

@@ -21,7 +21,9 @@ from gream.arguments import StageConfig, input_folder, option
 from gream.artifacts import writing
 from gream.data.store import load_catalogue, load_interactions
 from gream.errors import InputError
+from gream.language.alignment import Row
 from gream.language.curriculum import Curriculum, build_curriculum, group_by_length
+from gream.language.name_order import check_name_order, sort_answers
 from gream.language.prompting import Prompter
 from gream.language.reasoning import load_traces
 from gream.language.vocab import load_model, save_model
@@ -52,6 +54,11 @@ class SftConfig(StageConfig):
         {"sequence": 1.0, "next_item": 1.0, "title_to_name": 1.0, "name_to_title": 1.0},
         doc="passes over the rows of each task in one epoch",
     )
+    name_order: str = option(
+        "random",
+        doc="order of the codes in an answer, for names without an order: `random`, `canonical`, or "
+        "`confidence` of the model to start from, which must know random orders; no effect on ordered names",
+    )
     epochs: int = option(1, doc="number of times that the plan of tasks is made anew and trained on")
     batch_size: int = option(64, doc="rows of one optimiser step on one device")
     learning_rate: float = option(1e-3, doc="peak learning rate; cosine to zero after the warm-up")
@@ -71,15 +78,24 @@ def run(config: SftConfig) -> None:
     interactions = load_interactions(config.locate("data"))
     model, tokenizer = load_model(config.locate("model"), names)
     prompter = Prompter(tokenizer, names, max_history=config.max_history)
+    check_name_order(config.name_order, prompter)
     traces = load_traces(config.locate("traces")) if config.traces else []
     plans = [
         build_curriculum(
-            config.tasks, catalogue, interactions, prompter, traces=traces, seed=config.seed + epoch
+            config.tasks,
+            catalogue,
+            interactions,
+            prompter,
+            traces=traces,
+            name_order=config.name_order,
+            seed=config.seed + epoch,
         )
         for epoch in range(config.epochs)
     ]
-    rows = [row for plan in plans for row in plan.rows]
-    dataset = rows_dataset(group_by_length(rows, config.batch_size, seed=config.seed), config.max_length)
+    rows = group_by_length([row for plan in plans for row in plan.rows], config.batch_size, seed=config.seed)
+    if config.name_order == "confidence":
+        rows = sort_answers(rows, prompter, model)
+    dataset = rows_dataset(rows, config.max_length)
     with writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
@@ -113,7 +129,7 @@ def answer_trainer() -> type[SFTTrainer]:
     return AnswerTrainer
 
 
-def rows_dataset(rows: list[tuple[list[int], list[int]]], max_length: int) -> Dataset:
+def rows_dataset(rows: list[Row], max_length: int) -> Dataset:
     """Turn prompt and answer ids into a dataset whose labels are the answers.
 
     Raises:

@@ -38,8 +38,9 @@ from gream.data.store import Interactions, load_interactions
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
-from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import load_names
+from gream.semantic_ids.paths import Constraint
 from gream.training.advantages import bonus_calibrated_advantages
 from gream.training.rewards import exact_hits, residual_sensitive_reward
 from gream.training.rollouts import Mode, read_completions
@@ -104,7 +105,7 @@ def run(config: SRPOConfig) -> None:
     with writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
-        log = train(model, prompter, TrieConstraint(names), prompts, config)
+        log = train(model, prompter, constraint_of(names), prompts, config)
         save_model(draft.path, model, tokenizer, names)
         report = {"targets_available": prompts.available, "log_history": log}
         (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
@@ -146,7 +147,7 @@ def training_prompts(interactions: Interactions, prompter: Prompter, config: SRP
     return Prompts(rows, len(targets))
 
 
-def reward_functions(prompter: Prompter, constraint: TrieConstraint) -> list[RewardFunction]:
+def reward_functions(prompter: Prompter, constraint: Constraint) -> list[RewardFunction]:
     """Make the two columns that the trainer asks for: the graded reward, and the exact hit.
 
     The exact hit has weight 0: it is logged and carried to the advantage, and never graded.
@@ -160,7 +161,14 @@ def reward_functions(prompter: Prompter, constraint: TrieConstraint) -> list[Rew
         **_: Any,
     ) -> list[float]:
         answers = read_completions(completion_ids, prompter, constraint, mode)
-        reward = residual_sensitive_reward(answers.path, torch.tensor(target), answers.valid)
+        layout = prompter.names.layout
+        reward = residual_sensitive_reward(
+            answers.path,
+            torch.tensor(target),
+            answers.valid,
+            ordered=layout.ordered,
+            disambiguation=layout.disambiguation,
+        )
         log_metric("well_formed", float(answers.well_formed.float().mean()))
         log_metric("valid", float(answers.valid.float().mean()))
         for each in sorted(set(mode)):
@@ -218,7 +226,7 @@ class SRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
 
 def train(
-    model: Any, prompter: Prompter, constraint: TrieConstraint, prompts: Prompts, config: SRPOConfig
+    model: Any, prompter: Prompter, constraint: Constraint, prompts: Prompts, config: SRPOConfig
 ) -> list[dict[str, float]]:
     """Train the model in place; returns the trainer's log, without what a clock measured."""
     model.float()  # master weights: a step of 2e-6 is lost in bfloat16

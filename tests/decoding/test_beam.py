@@ -2,120 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
 
-from gream.decoding.beam import BeamResult, beam_search
+from gream.decoding.beam import Guide, beam_search
+from gream.decoding.beams import best
 from gream.errors import InputError
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
-
-SIZES = (4, 3, 5)
-FIRST_TOKEN = 10
-BLOCKS = [range(10, 14), range(14, 17), range(17, 22)]
-
-
-def random_names(num_items: int, seed: int) -> Names:
-    every = np.stack(np.meshgrid(*[np.arange(s) for s in SIZES], indexing="ij"), -1).reshape(-1, len(SIZES))
-    chosen = np.random.default_rng(seed).permutation(len(every))[:num_items]
-    return Names(SidLayout(SIZES), every[chosen].astype(np.int32))
-
-
-class ScriptedBackend:
-    """Log-probabilities as a table of (prompt, path). Coarse ones, so that sums often tie."""
-
-    def __init__(self, seed: int, coarse: bool = True) -> None:
-        self.seed, self.coarse = seed, coarse
-        self.rows = 0  # beams that went through the "model"
-        self.numbers = functools.cache(self.draw)
-
-    def draw(self, prompt: tuple[int, ...], path: tuple[int, ...], block: range) -> np.ndarray:
-        rng = np.random.default_rng([self.seed, *prompt, 99, *path])
-        if self.coarse:
-            return -0.5 * rng.integers(1, 4, len(block)).astype(np.float32)
-        return -rng.random(len(block)).astype(np.float32)
-
-    def start(self, prompts: list[list[int]]) -> ScriptedSession:
-        return ScriptedSession(self, prompts)
-
-
-class ScriptedSession:
-    def __init__(self, backend: ScriptedBackend, prompts: list[list[int]]) -> None:
-        self.backend, self.prompts = backend, [tuple(prompt) for prompt in prompts]
-        self.paths: list[list[tuple[int, ...]]] = [[()] for _ in prompts]
-
-    def first(self, block: range) -> torch.Tensor:
-        return torch.tensor(np.stack([self.backend.numbers(p, (), block) for p in self.prompts]))
-
-    def step(self, parents: torch.Tensor, tokens: torch.Tensor, block: range) -> torch.Tensor:
-        self.backend.rows += tokens.numel()
-        self.paths = [
-            [paths[parent] + (token,) for parent, token in zip(of_user, added, strict=True)]
-            for paths, of_user, added in zip(self.paths, parents, tokens.tolist(), strict=True)
-        ]
-        rows = [
-            np.stack([self.backend.numbers(prompt, path, block) for path in paths])
-            for prompt, paths in zip(self.prompts, self.paths, strict=True)
-        ]
-        return torch.tensor(np.stack(rows))
-
-
-def tokens_of(codes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(block[int(code)] for block, code in zip(BLOCKS, codes, strict=False))  # a prefix is shorter
-
-
-def obvious_logp(backend: ScriptedBackend, prompt: list[int], codes: Sequence[int]) -> np.float32:
-    total = np.float32(0)
-    for level, code in enumerate(codes):
-        total += backend.numbers(tuple(prompt), tokens_of(codes[:level]), BLOCKS[level])[int(code)]
-    return total
-
-
-def obvious_beam(
-    backend: ScriptedBackend, prompt: list[int], names: Names, num_beams: int
-) -> tuple[list[int], list[list[tuple[int, ...]]]]:
-    """Beam search over sorted Python lists: the items, best first, and the prefixes kept at each level."""
-    item_of = {tuple(map(int, codes)): item for item, codes in enumerate(names.codes)}
-    kept: list[list[tuple[int, ...]]] = []
-    beams: list[tuple[int, ...]] = [()]
-    for level in range(len(SIZES)):
-        prefixes = sorted({codes[: level + 1] for codes in item_of if codes[:level] in beams})
-        last = level == len(SIZES) - 1
-        prefixes.sort(key=lambda p: (-obvious_logp(backend, prompt, p), item_of[p] if last else p))
-        beams = prefixes[:num_beams]
-        kept.append(sorted(beams))
-    return [item_of[codes] for codes in beams], kept
-
-
-def nodes_to_prefixes(constraint: TrieConstraint, names: Names, level: int) -> dict[int, tuple[int, ...]]:
-    nodes = constraint.item_nodes[:, level].tolist()
-    return {node: tuple(map(int, codes[: level + 1])) for node, codes in zip(nodes, names.codes, strict=True)}
-
-
-class TableScorer:
-    """A score for every (user, node); it remembers what it was asked."""
-
-    def __init__(self, table: torch.Tensor) -> None:
-        self.table = table  # (B, num_nodes)
-        self.asked: list[torch.Tensor] = []
-
-    def context(self, histories: list[Sequence[int]]) -> object:
-        return None
-
-    def score(self, context: object, level: int, nodes: torch.Tensor) -> torch.Tensor:
-        self.asked.append(nodes.clone())
-        return self.table.gather(1, nodes)
-
-
-def assert_same(left: BeamResult, right: BeamResult) -> None:
-    np.testing.assert_array_equal(left.items, right.items)
-    np.testing.assert_array_equal(left.logps, right.logps)
-    for a, b in zip(left.kept, right.kept, strict=True):
-        np.testing.assert_array_equal(a, b)
+from gream.semantic_ids.paths import Narrowing
+from tests.decoding.scripted import (
+    BLOCKS,
+    ScriptedBackend,
+    TableScorer,
+    assert_same,
+    nodes_to_prefixes,
+    obvious_beam,
+    obvious_logp,
+    random_names,
+    tokens_of,
+)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -179,7 +86,9 @@ def test_only_alive_items_come_back_and_they_equal_the_filtered_ranking(seed: in
     mask[0, [4]] = True
     mask[1, [0, 7, 8, 29]] = True
     mask[2] = torch.rand(30, generator=torch.Generator().manual_seed(seed)) < 0.5
-    results = beam_search(backend, prompts, constraint, BLOCKS, num_beams=30, alive=constraint.alive(mask))
+    results = beam_search(
+        backend, prompts, constraint, BLOCKS, num_beams=30, narrowing=constraint.narrow(mask)
+    )
     for user, (prompt, result) in enumerate(zip(prompts, results, strict=True)):
         alive = mask[user].nonzero().flatten().tolist()
         ranked = sorted(alive, key=lambda item: -obvious_logp(backend, prompt, names.codes[item]))
@@ -193,7 +102,7 @@ def test_a_user_with_fewer_legal_items_than_beams_gets_a_shorter_list() -> None:
     mask[0, [3, 11]] = True
     mask[1] = True
     short, full = beam_search(
-        backend, [[1], [2]], constraint, BLOCKS, num_beams=5, alive=constraint.alive(mask)
+        backend, [[1], [2]], constraint, BLOCKS, num_beams=5, narrowing=constraint.narrow(mask)
     )
     assert sorted(short.items.tolist()) == [3, 11] and len(short.logps) == 2
     assert np.isfinite(short.logps).all()
@@ -209,9 +118,15 @@ def test_engine_and_scorer_see_only_real_legal_paths_where_a_user_has_few() -> N
     mask[1] = True
     scorer = TableScorer(torch.zeros(2, constraint.num_nodes))
     session = backend.start([[1], [2]])
-    backend.start = lambda prompts: session  # type: ignore[method-assign]
+    backend.start = lambda prompts, keep_states: session  # type: ignore[method-assign]
     only, full = beam_search(
-        backend, [[1], [2]], constraint, BLOCKS, num_beams=4, scorer=scorer, alive=constraint.alive(mask)
+        backend,
+        [[1], [2]],
+        constraint,
+        BLOCKS,
+        num_beams=4,
+        guide=Guide(scorer, 4),
+        narrowing=constraint.narrow(mask),
     )
     assert only.items.tolist() == [3] and len(full.items) == 4
     assert set(session.paths[0]) == {tokens_of(names.codes[3][:2])}
@@ -222,101 +137,10 @@ def test_engine_and_scorer_see_only_real_legal_paths_where_a_user_has_few() -> N
 def test_a_user_without_a_legal_item_raises() -> None:
     constraint = TrieConstraint(random_names(12, 0))
     with pytest.raises(InputError):
-        constraint.alive(torch.zeros(1, 12, dtype=torch.bool))
-    none = torch.zeros(1, constraint.num_nodes, dtype=torch.bool)
+        constraint.narrow(torch.zeros(1, 12, dtype=torch.bool))
+    none = Narrowing(torch.zeros(1, 13, dtype=torch.int32))
     with pytest.raises(ValueError, match="no legal path"):
-        beam_search(ScriptedBackend(0), [[1]], constraint, BLOCKS, num_beams=2, alive=none)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_with_expand_width_equal_to_beams_a_scorer_changes_the_order_only(seed: int) -> None:
-    names, backend, prompts = random_names(40, seed), ScriptedBackend(seed), [[1], [2]]
-    constraint = TrieConstraint(names)
-    table = torch.randn(2, constraint.num_nodes, generator=torch.Generator().manual_seed(seed))
-    plain = beam_search(backend, prompts, constraint, BLOCKS, num_beams=6)
-    guided = beam_search(backend, prompts, constraint, BLOCKS, num_beams=6, scorer=TableScorer(table))
-    for user, (a, b) in enumerate(zip(plain, guided, strict=True)):
-        for left, right in zip(a.kept, b.kept, strict=True):
-            np.testing.assert_array_equal(left, right)
-        assert set(a.items.tolist()) == set(b.items.tolist())
-        assert b.scores is not None and (np.diff(b.scores) <= 0).all()
-        leaves = constraint.item_nodes[torch.tensor(b.items), -1]
-        np.testing.assert_array_equal(b.scores, table[user, leaves].numpy())
-        logps = [obvious_logp(backend, prompts[user], names.codes[item]) for item in b.items]
-        np.testing.assert_array_equal(b.logps, logps)  # the scorer never changes the log-probability
-
-
-def test_the_rule_sum_orders_by_log_probability_plus_score() -> None:
-    names, backend = random_names(40, 2), ScriptedBackend(2, coarse=False)
-    constraint = TrieConstraint(names)
-    scorer = TableScorer(torch.randn(1, constraint.num_nodes, generator=torch.Generator().manual_seed(0)))
-    search = {"num_beams": 8, "expand_width": 16, "scorer": scorer}
-    (by_score,) = beam_search(backend, [[1]], constraint, BLOCKS, **search)
-    (by_sum,) = beam_search(backend, [[1]], constraint, BLOCKS, rule="sum", **search)
-    assert by_sum.scores is not None
-    assert (np.diff(by_sum.logps + by_sum.scores) <= 0).all()
-    assert set(by_sum.items.tolist()) == set(by_score.items.tolist())
-    assert by_sum.items.tolist() != by_score.items.tolist()
-
-
-def test_the_scorer_alone_decides_among_the_proposed_prefixes() -> None:
-    """With an oracle the truth is kept wherever it was proposed, with a negated oracle nowhere."""
-    names, constraint_seed, kept_somewhere = random_names(50, 3), 5, 0
-    constraint = TrieConstraint(names)
-    for truth in range(50):
-        for sign in (1.0, -1.0):
-            table = torch.zeros(1, constraint.num_nodes)
-            table[0, constraint.item_nodes[truth]] = sign
-            scorer, backend = TableScorer(table), ScriptedBackend(constraint_seed, coarse=False)
-            (result,) = beam_search(
-                backend, [[1]], constraint, BLOCKS, num_beams=2, expand_width=3, scorer=scorer
-            )
-            for level, asked in enumerate(scorer.asked):
-                node = constraint.item_nodes[truth, level].item()
-                proposed, kept = node in asked, node in result.kept[level]
-                crowd = len(asked.unique())
-                assert kept == (proposed if sign > 0 else proposed and crowd <= 2)
-                kept_somewhere += kept
-    assert kept_somewhere > 20
-
-
-def test_a_planted_drift_is_mended_by_the_scorer() -> None:
-    """The policy ranks the true first code third, beyond two beams; below it, it is certain of the truth."""
-    names = random_names(60, 0)
-    constraint = TrieConstraint(names)
-    truth = int(np.flatnonzero((names.codes == [2, 1, 3]).all(axis=1))[0])
-
-    class Drifting(ScriptedBackend):
-        def draw(self, prompt: tuple[int, ...], path: tuple[int, ...], block: range) -> np.ndarray:
-            numbers = np.full(len(block), -3, dtype=np.float32)
-            numbers[[0, 1, 2]] = [-0.5, -1.0, -1.5] if not path else numbers[:3]
-            if path and path == tokens_of(names.codes[truth][: len(path)]):
-                numbers[names.codes[truth][len(path)]] = -0.1
-            return numbers
-
-    table = torch.zeros(1, constraint.num_nodes)
-    table[0, constraint.item_nodes[truth]] = 5.0
-    (plain,) = beam_search(Drifting(0), [[1]], constraint, BLOCKS, num_beams=2)
-    (guided,) = beam_search(
-        Drifting(0), [[1]], constraint, BLOCKS, num_beams=2, expand_width=4, scorer=TableScorer(table)
-    )
-    assert truth not in plain.items
-    assert guided.items[0] == truth
-
-
-def test_model_rows_do_not_depend_on_expand_width_and_scorer_rows_do() -> None:
-    names = random_names(60, 0)
-    constraint = TrieConstraint(names)
-    model_rows, scorer_rows = [], []
-    for expand_width in (3, 6, 12):
-        backend, scorer = ScriptedBackend(0), TableScorer(torch.zeros(2, constraint.num_nodes))
-        beam_search(
-            backend, [[1], [2]], constraint, BLOCKS, num_beams=3, expand_width=expand_width, scorer=scorer
-        )
-        model_rows.append(backend.rows)
-        scorer_rows.append(scorer.asked[-1].shape[1])
-    assert model_rows == [12, 12, 12]  # 2 users x 3 beams x 2 steps
-    assert scorer_rows == [3, 6, 12]
+        beam_search(ScriptedBackend(0), [[1]], constraint, BLOCKS, num_beams=2, narrowing=none)
 
 
 def test_a_pruner_drops_beams_before_their_next_step() -> None:
@@ -326,7 +150,7 @@ def test_a_pruner_drops_beams_before_their_next_step() -> None:
     class KeepsOneNode:
         levels: list[int] = []
 
-        def keep(self, context: object, level: int, nodes: torch.Tensor, logps: torch.Tensor) -> torch.Tensor:
+        def keep(self, level: int, nodes: torch.Tensor, *others: object) -> torch.Tensor:
             self.levels.append(level)
             return nodes == nodes.max(dim=1, keepdim=True).values
 
@@ -340,7 +164,7 @@ def test_a_pruner_drops_beams_before_their_next_step() -> None:
 
 def test_a_pruner_that_drops_everything_raises() -> None:
     class DropsAll:
-        def keep(self, context: object, level: int, nodes: torch.Tensor, logps: torch.Tensor) -> torch.Tensor:
+        def keep(self, level: int, nodes: torch.Tensor, *others: object) -> torch.Tensor:
             return torch.zeros_like(nodes, dtype=torch.bool)
 
     constraint = TrieConstraint(random_names(20, 0))
@@ -357,21 +181,14 @@ def test_a_number_that_is_not_finite_raises_instead_of_hiding_an_item() -> None:
         beam_search(Broken(0), [[1]], TrieConstraint(random_names(20, 0)), BLOCKS, num_beams=2)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_beams": 0}, "at least 1"),
-        (
-            {"num_beams": 4, "expand_width": 3, "scorer": TableScorer(torch.zeros(1, 1))},
-            "`expand_width` is 3",
-        ),
-        ({"num_beams": 4, "expand_width": 8}, "no scorer"),
-        ({"num_beams": 4, "rule": "product"}, "'product'"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        beam_search(ScriptedBackend(0), [[1]], TrieConstraint(random_names(20, 0)), BLOCKS, **options)
+def test_widths_and_rules_that_do_not_fit_are_refused() -> None:
+    constraint, scorer = TrieConstraint(random_names(20, 0)), TableScorer(torch.zeros(1, 1))
+    with pytest.raises(InputError, match="at least 1"):
+        beam_search(ScriptedBackend(0), [[1]], constraint, BLOCKS, num_beams=0)
+    with pytest.raises(InputError, match="`expand_width` is 3"):
+        beam_search(ScriptedBackend(0), [[1]], constraint, BLOCKS, num_beams=4, guide=Guide(scorer, 3))
+    with pytest.raises(InputError, match="'product'"):
+        Guide(scorer, 3, rule="product")
 
 
 def test_an_empty_prompt_is_refused_and_no_prompts_give_no_results() -> None:
@@ -379,3 +196,22 @@ def test_an_empty_prompt_is_refused_and_no_prompts_give_no_results() -> None:
     assert beam_search(ScriptedBackend(0), [], constraint, BLOCKS, num_beams=2) == []
     with pytest.raises(InputError, match="Prompt 1 has no tokens"):
         beam_search(ScriptedBackend(0), [[1], []], constraint, BLOCKS, num_beams=2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_columns_equal_a_sort_by_value_and_key(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-2, 3, (3, 11), generator=generator).float()
+    values[values == -2] = -torch.inf
+    keys = torch.stack([torch.randperm(11, generator=generator) for _ in range(3)])
+    for width in (1, 4, 11, 15):
+        for user, chosen in enumerate(best(values, width, keys).tolist()):
+            order = sorted(range(11), key=lambda c: (-float(values[user, c]), int(keys[user, c])))
+            assert chosen == sorted(order[:width], key=lambda c: int(keys[user, c]))
+            leftmost = sorted(range(11), key=lambda c: (-float(values[user, c]), c))[:width]
+            assert best(values, width)[user].tolist() == sorted(leftmost)
+
+
+def test_paths_above_the_least_value_are_kept_before_illegal_ones_of_low_key() -> None:
+    values, keys = torch.tensor([[-torch.inf, -1.0, -torch.inf]]), torch.tensor([[-1, 5, -1]])
+    assert 1 in best(values, 2, keys)[0].tolist()

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from gream.decoding.beam import beam_search
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape, load_scorer, save_scorer
+from gream.decoding.backend import Session
+from gream.decoding.beam import Guide, beam_search
+from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.scorer_file import WEIGHTS_FILE, load_scorer, save_scorer
 from gream.errors import InputError
 from gream.semantic_ids.collisions import name_new_items
 from gream.semantic_ids.constraint import TrieConstraint
@@ -46,7 +49,8 @@ def test_a_score_equals_the_formula_written_out(scorer: PrefixPathScorer) -> Non
         row = scorer.rows.weight[first] + scorer.rows.weight[node]
         path = scorer.path(row)
         ages = [6, 2, 1, 0]  # the start state's own bias, then 2, 1, 0 purchases after it
-        states = scorer._encode(torch.tensor([history]))[0]  # (4, 8)
+        leaves = scorer.item_nodes[history, 2] - scorer.level_nodes[2].start
+        states = scorer.encoder(scorer.level_rows(2)[leaves][None])[0]  # (4, 8)
         logits = torch.stack([scorer.query(path) @ scorer.key(s) / 4**0.5 for s in states])
         weights = (logits + scorer.path_ages.weight[ages, 0]).softmax(0)
         path = path + sum(w * scorer.value(s) for w, s in zip(weights, states, strict=True))
@@ -153,6 +157,16 @@ def test_a_folder_without_a_scorer_is_refused(names: Names, tmp_path: Path) -> N
         load_scorer(tmp_path, names)
 
 
+def test_a_scorer_of_an_older_gream_is_refused(
+    scorer: PrefixPathScorer, names: Names, tmp_path: Path
+) -> None:
+    save_scorer(tmp_path, scorer, names)
+    weights = load_file(tmp_path / WEIGHTS_FILE)
+    save_file({f"old_{key}": value for key, value in weights.items()}, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(InputError, match="written by an older gream; run `gream prm` again"):
+        load_scorer(tmp_path, names)
+
+
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(InputError, match="`hidden_size` is 9, but must be even"):
         ScorerShape(hidden_size=9, num_heads=3)
@@ -169,7 +183,8 @@ class EvenBackend:
     def complete(self, prompts: list[list[int]], **_: object) -> list[list[int]]:
         raise NotImplementedError
 
-    def start(self, prompts: list[list[int]]) -> EvenBackend:
+    def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> EvenBackend:
+        assert not keep_states  # an encoder of its own works with engines that have no states
         self.users = len(prompts)
         return self
 
@@ -195,26 +210,19 @@ def test_the_scorer_alone_decides_among_what_the_policy_proposes() -> None:
     with (
         torch.no_grad()
     ):  # the inner product alone, with a state of (1, 0, 0, 0) before any purchase, 0 after
-        scorer.start[0] = 1.0
-        scorer.context_norm.weight.fill_(1.0)
+        scorer.encoder.start[0] = 1.0
+        scorer.encoder.norm.weight.fill_(1.0)
         scorer.state.weight[0, 0] = 0.5  # the norm makes 2 of the 1
         scorer.rows.weight[constraint.item_nodes[4, 0], 0] = 2.0
         scorer.rows.weight[constraint.item_nodes[5, 1], 0] = 1.0
     blocks, prompts = [range(0, 3), range(3, 5)], [[7], [7]]
-    context = scorer.context([[0, 1], []])
+
+    def context(session: Session) -> object:
+        return scorer.context([[0, 1], []], session)
+
     searches = [
-        beam_search(EvenBackend(2), prompts, constraint, blocks, num_beams=2),
-        beam_search(EvenBackend(2), prompts, constraint, blocks, num_beams=2, scorer=scorer, context=context),
-        beam_search(
-            EvenBackend(2),
-            prompts,
-            constraint,
-            blocks,
-            num_beams=2,
-            expand_width=4,
-            scorer=scorer,
-            context=context,
-        ),
+        beam_search(EvenBackend(2), prompts, constraint, blocks, num_beams=2, guide=guide)
+        for guide in (None, Guide(scorer, 2, context), Guide(scorer, 4, context))
     ]
     assert [[r.items.tolist() for r in results] for results in searches] == [
         [[0, 1], [0, 1]],

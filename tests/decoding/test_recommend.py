@@ -1,4 +1,4 @@
-"""Both modes through one door: merged chains, forced endings, filters, and the run's own Recommender."""
+"""Both modes through one door: real items, filters, and the run's own Recommender."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import torch
 from gream.artifacts import writing
 from gream.cli import main
 from gream.data.store import Catalogue, Interactions, save_dataset
-from gream.decoding.beam import BeamResult
-from gream.decoding.recommend import Engine, Search, merge_chains, recommend_many
+from gream.decoding.recommend import Engine, Search, recommend_many
 from gream.decoding.recommender import RUN_FILE, Recommender, item_titles, readable_chain
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
@@ -30,31 +29,6 @@ HISTORIES = [[3, 1], [7], [2, 9, 4, 20, 11, 5]]
 def engine(model_and_tokenizer: tuple[Any, Any], prompter: Prompter, names: Names) -> Engine:
     model, tokenizer = model_and_tokenizer
     return Engine(TorchBackend(model, tokenizer.pad_token_id), prompter, TrieConstraint(names), names)
-
-
-def _result(items: list[int], logps: list[float]) -> BeamResult:
-    return BeamResult(np.asarray(items), np.asarray(logps, dtype=np.float32), None, ())
-
-
-def test_chains_are_merged_by_the_mean_probability_of_each_item() -> None:
-    """Chain 1 gives items 5 and 2 .6 and .2, chain 2 gives 2 and 9 .7 and .1: means .3, .45, .05."""
-    found = [_result([5, 2], np.log([0.6, 0.2]).tolist()), _result([2, 9], np.log([0.7, 0.1]).tolist())]
-    answer = merge_chains(found, ["one", "two"], 50, Search(k=3))
-    assert answer.items.tolist() == [2, 5, 9]
-    np.testing.assert_allclose(np.exp(answer.logps), [0.45, 0.3, 0.05], rtol=1e-6)
-    assert answer.chain_of == [1, 0, 1]
-    assert answer.chain_tops == [5, 2]
-    assert answer.tokens == 50
-
-
-def test_equal_items_of_a_merge_are_ordered_by_id() -> None:
-    answer = merge_chains([_result([8], [-1.0]), _result([3], [-1.0])], ["", ""], 0, Search(k=2))
-    assert answer.items.tolist() == [3, 8]
-
-
-def test_one_chain_merges_to_itself() -> None:
-    answer = merge_chains([_result([4, 1], [-0.5, -2.0])], ["x"], 0, Search(k=2))
-    np.testing.assert_allclose(answer.logps, [-0.5, -2.0])
 
 
 @pytest.mark.parametrize("mode", ["direct", "reasoning"])
@@ -132,7 +106,9 @@ def run_folder(
     save_names(tmp_path / "sids", names)
     save_model(tmp_path / "srpo", *model_and_tokenizer, names)
     folders = {"data": "data", "sids": "sids", "model": "srpo", "scorer": ""}
-    settings = {"max_history": 5, "num_beams": 8, "rule": "scorer", "max_chain_tokens": 6, "temperature": 0.7}
+    settings = {"max_history": 5, "num_beams": 8, "rule": "sum"}
+    settings |= {"scorer_weight": 0.5, "scorer_levels": [1, 2]}
+    settings |= {"prune_threshold": None, "prune_level": None, "max_chain_tokens": 6, "temperature": 0.7}
     (tmp_path / RUN_FILE).write_text(json.dumps(folders | settings))
     return tmp_path
 

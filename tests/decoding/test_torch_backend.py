@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
     LlamaConfig,
-    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PhiConfig,
+    PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
+from gream.decoding import torch_backend
 from gream.decoding.beam import beam_search
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
@@ -40,6 +46,38 @@ def tiny_model(seed: int = 0, **options: object) -> Qwen3ForCausalLM:
         **options,
     )
     return Qwen3ForCausalLM(config)
+
+
+def other_model(name: str) -> PreTrainedModel:
+    """Models that differ in their positions, in a bias of the logits, and in what is done to the logits."""
+    if name == "qwen3":
+        return tiny_model()
+    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 48, "initializer_range": 0.4, "pad_token_id": PAD}
+    torch.manual_seed(0)
+    if name == "llama":
+        return AutoModelForCausalLM.from_config(LlamaConfig(**sizes))
+    if name == "gpt2":
+        return AutoModelForCausalLM.from_config(
+            GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, initializer_range=0.4)
+        )
+    if name == "phi":
+        model = AutoModelForCausalLM.from_config(PhiConfig(**sizes))
+        torch.nn.init.normal_(model.lm_head.bias)
+        return model
+    if name == "granite":
+        return AutoModelForCausalLM.from_config(GraniteConfig(**sizes, logits_scaling=3.0))
+    kinds = {"layer_types": ["full_attention"] * 2, "attn_implementation": "eager"}
+    return AutoModelForCausalLM.from_config(
+        Gemma2Config(**sizes, **kinds, num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0)
+    )
+
+
+def count_forwards(model: PreTrainedModel) -> list[tuple[int, ...]]:
+    """Return a list that gets the shape of the tokens of every forward pass from now on."""
+    fed: list[tuple[int, ...]] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda _, args: fed.append(tuple(args[0].shape)))
+    return fed
 
 
 def random_names(num_items: int) -> Names:
@@ -76,26 +114,58 @@ def test_scores_equal_one_full_forward_pass_for_each_item(attention: str) -> Non
 @pytest.mark.parametrize("num_beams", [2, 5])
 def test_narrow_beams_give_exact_scores_too(num_beams: int) -> None:
     model, names = tiny_model(1), random_names(40)
-    results = beam_search(
-        TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=num_beams
-    )
+    backend = TorchBackend(model, PAD)
+    results = beam_search(backend, PROMPTS, TrieConstraint(names), BLOCKS, num_beams=num_beams)
     for prompt, result in zip(PROMPTS, results, strict=True):
         expected = obvious_logps(model, prompt, names)
         np.testing.assert_allclose(result.logps, expected[result.items], atol=1e-5)
 
 
-def test_another_architecture_with_other_positions_works_the_same() -> None:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        initializer_range=0.4,
-    )
-    model, names = LlamaForCausalLM(config), random_names(11)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "phi", "granite", "gemma2"])
+def test_another_architecture_with_other_positions_or_logits_works_the_same(name: str) -> None:
+    model, names = other_model(name), random_names(11)
     results = beam_search(TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=11)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        np.testing.assert_allclose(result.logps, obvious_logps(model, prompt, names)[result.items], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("llama", 0), ("gpt2", 0), ("phi", 0), ("granite", 3), ("gemma2", 3)]
+)
+def test_only_models_that_change_their_logits_make_those_of_the_whole_vocabulary(name: str, own: int) -> None:
+    """Granite scales its logits and Gemma 2 caps them, so that their output embedding does not tell them."""
+    model, names = other_model(name), random_names(11)
+    backend, made = TorchBackend(model, PAD), []
+    model.lm_head.register_forward_hook(lambda *_: made.append(1))
+    beam_search(backend, PROMPTS, TrieConstraint(names), BLOCKS, num_beams=11)
+    assert len(made) == own
+
+
+def test_an_output_embedding_that_starts_to_do_more_in_training_is_heard() -> None:
+    class Adapted(torch.nn.Linear):
+        added = 0.0
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return super().forward(states) + self.added * states[..., :1] * torch.arange(VOCAB)
+
+    model, names = tiny_model(), random_names(11)
+    model.lm_head.__class__ = Adapted
+    backend = TorchBackend(model, PAD)
+    model.lm_head.added = 0.1
+    results = beam_search(backend, PROMPTS, TrieConstraint(names), BLOCKS, num_beams=11)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        np.testing.assert_allclose(result.logps, obvious_logps(model, prompt, names)[result.items], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma2"])
+@pytest.mark.parametrize("logits", [1, 45, 5 * 63, 5 * 64])
+def test_slices_of_the_vocabulary_give_the_same_scores_wherever_they_end(
+    name: str, logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token a slice, slices that end within a block, a last slice of one token, and one slice."""
+    monkeypatch.setattr(torch_backend, "_SLICE_LOGITS", logits)
+    model, names = other_model(name), random_names(23)
+    results = beam_search(TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=23)
     for prompt, result in zip(PROMPTS, results, strict=True):
         np.testing.assert_allclose(result.logps, obvious_logps(model, prompt, names)[result.items], atol=1e-5)
 
@@ -136,9 +206,8 @@ def test_transformers_own_constrained_beam_search_finds_the_same() -> None:
 
 def test_each_prompt_is_prefilled_once_and_the_last_token_is_never_fed() -> None:
     model, names = tiny_model(), random_names(30)
-    fed: list[tuple[int, ...]] = []
-    model.register_forward_pre_hook(lambda _, args: fed.append(tuple(args[0].shape)))
-    beam_search(TorchBackend(model, PAD), PROMPTS, TrieConstraint(names), BLOCKS, num_beams=6)
+    backend, fed = TorchBackend(model, PAD), count_forwards(model)
+    beam_search(backend, PROMPTS, TrieConstraint(names), BLOCKS, num_beams=6)
     assert fed == [(5, 7), (5, 4), (5, 6)]  # prompts, then 4 first codes, then 6 beams: 2 steps for 3 codes
 
 
@@ -169,29 +238,26 @@ def test_a_model_in_training_is_searched_without_dropout_and_left_in_training() 
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_complete_is_the_same_for_the_same_seed_and_leaves_the_random_state_alone(temperature: float) -> None:
+def test_complete_is_the_same_for_the_same_seeds_and_leaves_the_random_state_alone(
+    temperature: float,
+) -> None:
     backend = TorchBackend(tiny_model(), PAD, batch_size=2)
     before = torch.random.get_rng_state()
     options = {"stop": STOP, "max_tokens": 9, "temperature": temperature}
-    first = backend.complete(PROMPTS, seed=3, **options)
-    torch.rand(5)
-    assert first == backend.complete(PROMPTS, seed=3, **options)
-    torch.random.set_rng_state(before)
-    if temperature:
-        assert first != backend.complete(PROMPTS, seed=4, **options)
+    first = backend.complete(PROMPTS, seeds=[[3]] * 5, **options)
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_equal_prompts_get_different_texts_when_sampled() -> None:
-    texts = TorchBackend(tiny_model(), PAD).complete(
-        [[3, 4]] * 6, stop=STOP, max_tokens=8, temperature=1.0, seed=0
-    )
-    assert len({tuple(text) for text in texts}) > 1
+    torch.rand(5)
+    assert first == backend.complete(PROMPTS, seeds=[[3]] * 5, **options)
+    if temperature:
+        assert first != backend.complete(PROMPTS, seeds=[[4]] * 5, **options)
 
 
 def test_complete_ends_with_the_stop_token_or_at_the_limit() -> None:
     backend = TorchBackend(tiny_model(), PAD)
-    texts = backend.complete(PROMPTS * 10, stop=STOP, max_tokens=20, temperature=1.0, seed=0)
+    options = {"stop": STOP, "max_tokens": 20, "temperature": 1.0}
+    texts = [
+        text for of_user in backend.complete(PROMPTS, seeds=[range(10)] * 5, **options) for text in of_user
+    ]
     stopped = [text for text in texts if STOP in text]
     assert stopped and len(stopped) < len(texts)
     assert all(text.index(STOP) == len(text) - 1 for text in stopped)
@@ -200,20 +266,14 @@ def test_complete_ends_with_the_stop_token_or_at_the_limit() -> None:
 
 def test_greedy_text_equals_the_argmax_of_full_forward_passes() -> None:
     model = tiny_model(5).eval()
-    texts = TorchBackend(model, PAD).complete(PROMPTS, stop=STOP, max_tokens=6, temperature=0.0, seed=0)
-    for prompt, text in zip(PROMPTS, texts, strict=True):
+    texts = TorchBackend(model, PAD).complete(
+        PROMPTS, seeds=[[0]] * 5, stop=STOP, max_tokens=6, temperature=0.0
+    )
+    for prompt, [text] in zip(PROMPTS, texts, strict=True):
         tokens = list(prompt)
         while len(tokens) < len(prompt) + 6 and tokens[-1:] != [STOP]:
             tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
         assert text == tokens[len(prompt) :]
-
-
-def test_the_models_own_sampling_defaults_are_not_used() -> None:
-    """A top_k of 1 in the folder's generation config would make every sample greedy."""
-    model = tiny_model()
-    model.generation_config.top_k, model.generation_config.do_sample = 1, True
-    texts = TorchBackend(model, PAD).complete([[3, 4]] * 6, stop=STOP, max_tokens=8, temperature=1.0, seed=0)
-    assert len({tuple(text) for text in texts}) > 1
 
 
 def test_models_that_cannot_be_searched_exactly_are_refused() -> None:

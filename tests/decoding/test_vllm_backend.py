@@ -84,23 +84,24 @@ def test_a_block_larger_than_one_request_is_whole(engines: tuple[TorchBackend, V
 
 @pytest.mark.vllm
 def test_greedy_text_is_the_same(engines: tuple[TorchBackend, VllmBackend]) -> None:
-    options = {"stop": STOP, "max_tokens": 12, "temperature": 0.0, "seed": 0}
-    by_torch, by_vllm = (engine.complete(PROMPTS, **options) for engine in engines)
+    options = {"stop": STOP, "max_tokens": 12, "temperature": 0.0}
+    by_torch, by_vllm = (engine.complete(PROMPTS, seeds=[[0], [0, 1], []], **options) for engine in engines)
     assert by_torch == by_vllm
 
 
 @pytest.mark.vllm
-def test_sampled_text_is_seeded_differs_between_equal_prompts_and_ends_with_stop(
+def test_sampled_texts_follow_their_seeds_and_end_with_stop(
     engines: tuple[TorchBackend, VllmBackend],
 ) -> None:
     options = {"stop": STOP, "max_tokens": 60, "temperature": 1.0}
-    texts = engines[1].complete([[3, 4]] * 30, seed=1, **options)
-    assert texts == engines[1].complete([[3, 4]] * 30, seed=1, **options)
-    assert texts != engines[1].complete([[3, 4]] * 30, seed=2, **options)
-    assert len({tuple(text) for text in texts}) == 30
-    stopped = [text for text in texts if STOP in text]
+    many = [list(range(30)), [30, 3]]
+    one, other = engines[1].complete([[3, 4], [3, 4]], seeds=many, **options)
+    assert [one, other] == engines[1].complete([[3, 4], [3, 4]], seeds=many, **options)
+    assert other[1] == one[3]  # the same prompt and seed, elsewhere in the batch
+    assert len({tuple(text) for text in [*one, other[0]]}) == 31
+    stopped = [text for text in one if STOP in text]
     assert stopped and all(text.index(STOP) == len(text) - 1 for text in stopped)
-    assert all(len(text) == 60 for text in texts if STOP not in text)
+    assert all(len(text) == 60 for text in one if STOP not in text)
 
 
 def test_without_vllm_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,3 +114,12 @@ def test_without_vllm_the_error_names_the_extra(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no model"):
         VllmBackend(tmp_path)
+
+
+def test_the_states_of_prompts_are_refused() -> None:
+    """Before anything is asked of vLLM, so that the error does not come in the middle of a search."""
+    backend = VllmBackend.__new__(VllmBackend)
+    with pytest.raises(InputError, match="use the engine torch, or a scorer with an encoder of its own"):
+        backend.start(PROMPTS, keep_states=True)
+    with pytest.raises(ValueError, match="without keep_states"):
+        backend.start(PROMPTS).prompt_states()

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 from gream import artifacts
-from gream.data.store import TEST, TRAIN, VALIDATION, Case, Catalogue, Interactions, save_dataset
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape, save_scorer
-from gream.decoding.recommend import Answer, Search
+from gream.data.store import TEST, TRAIN, VALIDATION, Case, Catalogue, Interactions
+from gream.decoding.answer import Answer
+from gream.decoding.recommend import Search
 from gream.errors import InputError
 from gream.evaluation import evaluate
 from gream.evaluation.evaluate import EvaluateConfig, Exam
 from gream.evaluation.examples import draw_examples
-from gream.language.vocab import save_model
-from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, save_names
 
 CHAIN = "Evidence: {0}\nPreference: p\nIntent: i\nRecommendation: r\nHistory: {0}"
@@ -85,6 +83,22 @@ def test_rows_measure_the_answers_of_each_search(exam: Exam, names: Names) -> No
     assert reasoning["agreement"] == pytest.approx(1 / 3, abs=1e-6)  # the first user alone
     assert found == answers
     assert asked == [(mode, [h.tolist() for h in exam.histories], 7) for mode in ("direct", "reasoning")]
+
+
+def test_users_whose_chains_stopped_early_count_what_was_written(exam: Exam, names: Names) -> None:
+    """Two chains for the first user and four for the others; pass@1 is the mean of 2/2, 1/4 and 0/4."""
+    first, second, third = exam.targets
+    wrong = next(item for item in range(24) if item not in exam.targets)
+    answers = [
+        answer([first], chains=[""] * 2, chain_tops=[first, first], tokens=20),
+        answer([wrong], chains=[""] * 4, chain_tops=[wrong, second, wrong, wrong], tokens=44),
+        answer([wrong], chains=[""] * 4, chain_tops=[wrong] * 4, tokens=36),
+    ]
+    row = evaluate.reasoning_figures(exam, answers, names, None)
+    assert row["num_chains"] == 4 and row["chains_per_user"] == 3.33
+    assert row["pass@1"] == pytest.approx(1.25 / 3, abs=1e-6)
+    assert row["pass@k"] == pytest.approx(2 / 3, abs=1e-6)
+    assert row["tokens_per_user"] == 33.33 and row["tokens_per_chain"] == 10.0
 
 
 def test_each_chain_is_checked_against_its_own_users_history(exam: Exam, names: Names) -> None:
@@ -155,27 +169,6 @@ def test_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="give one of validation, test"):
         evaluate.run(config)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def run_dir(
-    tmp_path: Path,
-    catalogue: Catalogue,
-    interactions: Interactions,
-    names: Names,
-    model_and_tokenizer: tuple[Any, Any],
-) -> Path:
-    """A run up to the evaluation: data, names, a model, the same model as the one before, a scorer."""
-    with artifacts.writing(tmp_path / "data", stage="data", config={}, inputs={}, seed=0) as draft:
-        save_dataset(draft.path, catalogue, interactions)
-        draft.counts["best_reachable_recall@5"] = 0.9
-    for folder in ("sids", "model", "prm"):
-        (tmp_path / folder).mkdir()
-    save_names(tmp_path / "sids", names)
-    save_model(tmp_path / "model", *model_and_tokenizer, names)
-    shape = ScorerShape(hidden_size=8, num_layers=1, num_heads=2)
-    save_scorer(tmp_path / "prm", PrefixPathScorer(TrieConstraint(names), shape), names)
-    return tmp_path
 
 
 def test_toy_model_is_evaluated_in_every_row_with_valid_lists(run_dir: Path) -> None:

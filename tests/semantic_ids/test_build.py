@@ -64,7 +64,8 @@ def test_the_same_seed_writes_the_same_bytes(
         hashes.append(artifacts.read_manifest(tmp_path / name / "sids").outputs)
     assert hashes[0] == hashes[1]
     assert sorted(hashes[0]) == [
-        "code_usage.png", "codebooks.safetensors", "codes.npy", "layout.json", "levels.png",
+        "code_usage.png", "codebooks.safetensors", "codes.npy", "constraint.safetensors",
+        "layout.json", "levels.png",
         "quantiser.json", "report.md", "sids_report.json",
     ]  # fmt: skip
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
 
 from gream.errors import InputError
-from gream.semantic_ids.constraint import DeadPathError, TrieConstraint
-from gream.semantic_ids.layout import Names, SidLayout
+from gream.semantic_ids import constraint
+from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.layout import Names, SidLayout, sort_by_codes
+from gream.semantic_ids.paths import DeadPathError
 
 # Four items, codebooks of 3 and 4. Sorted by code: item 2 (0,1), item 0 (0,3), item 3 (2,0), item 1 (2,1).
 # Nodes: 0 root; 1 = (0), 2 = (2); leaves 3 = (0,1), 4 = (0,3), 5 = (2,0), 6 = (2,1).
@@ -43,19 +43,16 @@ def test_nodes_are_numbered_breadth_first_in_the_order_of_codes() -> None:
     trie = TrieConstraint(HAND)
     assert (trie.num_nodes, trie.num_items, trie.depth) == (7, 4, 2)
     assert trie.item_nodes.tolist() == [[1, 4], [2, 6], [1, 3], [2, 5]]
-    assert trie.node_codes.tolist() == [0, 0, 2, 1, 3, 0, 1]
     assert [trie.level_nodes(depth) for depth in range(3)] == [range(0, 1), range(1, 3), range(3, 7)]
 
 
-def test_children_of_the_hand_worked_trie() -> None:
+def test_columns_of_the_hand_worked_trie() -> None:
     trie = TrieConstraint(HAND)
-    root = trie.children(torch.tensor([[0]]), 0)
-    assert root.codes.tolist() == [[[0, 2]]]
-    assert root.nodes.tolist() == [[[1, 2]]]
-    below = trie.children(torch.tensor([[2, 1, -1]]), 1)
-    assert below.codes.tolist() == [[[0, 1], [1, 3], [0, 0]]]
-    assert below.nodes.tolist() == [[[5, 6], [3, 4], [-1, -1]]]
-    assert below.legal.tolist() == [[[True, True], [True, True], [False, False]]]
+    assert trie.legal(torch.tensor([[0]]), 0).tolist() == [[[True, False, True]]]
+    assert trie.finish(torch.tensor([[2, 1, -1]])).tolist() == [[[3, 1, -1, -1], [-1, 2, -1, 0], [-1] * 4]]
+    followed = trie.follow(torch.tensor([[2, 2, 1, -1]]), torch.tensor([[1, 2, 3, 0]]), 1)
+    assert followed.tolist() == [[6, -1, 4, -1]]
+    assert trie.reach(torch.tensor([[1, 2, -1]]), 0).tolist() == [[2, 2, 0]]
 
 
 def test_allowed_equals_a_dictionary_of_prefixes(names: Names) -> None:
@@ -69,6 +66,7 @@ def test_items_equal_a_dictionary_of_prefixes(names: Names) -> None:
     trie = TrieConstraint(names)
     for path, items in slow_trie(names).items():
         assert trie.items(path).tolist() == items
+        assert trie.item(path) == (items[0] if len(path) == trie.depth else None)
 
 
 def test_every_prefix_has_its_own_node(names: Names) -> None:
@@ -79,59 +77,29 @@ def test_every_prefix_has_its_own_node(names: Names) -> None:
         assert trie.item_nodes[item].tolist() == prefixes
 
 
-def test_children_of_every_level_equal_allowed(names: Names) -> None:
-    trie, slow = TrieConstraint(names), slow_trie(names)
-    for depth in range(trie.depth):
-        paths = [path for path in slow if len(path) == depth]
-        found = trie.children(torch.tensor([[trie.node(path) for path in paths]]), depth)
-        widest = max(len(trie.allowed(path)) for path in paths)
-        assert found.codes.shape == (1, len(paths), widest)
-        for position, path in enumerate(paths):
-            legal = found.legal[0, position]
-            assert found.codes[0, position][legal].tolist() == trie.allowed(path).tolist()
-            nodes = found.nodes[0, position][legal].tolist()
-            assert nodes == [trie.node((*path, code)) for code in trie.allowed(path).tolist()]
+def test_stored_rows_and_lists_of_children_give_the_same_columns(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constraint, "ROW_BYTES", 0)
+    lists = TrieConstraint(names)
+    monkeypatch.setattr(constraint, "ROW_BYTES", 10**6)
+    rows = TrieConstraint(names)
+    for level in range(rows.depth):
+        nodes = torch.tensor([[-1, *rows.level_nodes(level)]])
+        assert torch.equal(lists.legal(nodes, level), rows.legal(nodes, level))
+    assert torch.equal(lists.finish(nodes), rows.finish(nodes))
+    assert any("_rows_" in key and value is not None for key, value in vars(rows).items())
+    assert vars(lists)[f"_rows_{lists.depth - 1}"] is None
 
 
-def test_width_depends_on_the_level_and_not_on_the_beams() -> None:
-    codes = np.array([[0, 0], [1, 0], [1, 1], [1, 2]], dtype=np.int32)
-    trie = TrieConstraint(Names(SidLayout((2, 3)), codes))
-    assert trie.children(torch.tensor([[1]]), 1).codes.shape == (1, 1, 3)
-
-
-def test_complete_names_have_no_children() -> None:
-    trie = TrieConstraint(HAND)
-    assert trie.children(torch.tensor([[3, 6]]), 2).legal.shape == (1, 2, 0)
-    assert trie.allowed((0, 3)).tolist() == []
-
-
-def test_a_padding_beam_has_no_legal_child() -> None:
-    found = TrieConstraint(HAND).children(torch.tensor([[1, -1], [-1, -1]]), 1)
-    assert found.legal.any(dim=-1).tolist() == [[True, False], [False, False]]
-    assert (found.nodes[~found.legal] == -1).all()
-
-
-def test_alive_equals_brute_force(names: Names) -> None:
-    trie, slow = TrieConstraint(names), slow_trie(names)
-    mask = torch.from_numpy(np.random.default_rng(5).random((3, len(names))) < 0.2)
-    mask[:, 4] = True
-    alive = trie.alive(mask)
-    assert alive.shape == (3, trie.num_nodes)
-    for user in range(3):
-        for path, items in slow.items():
-            assert bool(alive[user, trie.node(path)]) == any(bool(mask[user, item]) for item in items)
-
-
-def test_narrowed_children_lead_to_allowed_items_only(names: Names) -> None:
-    trie, slow = TrieConstraint(names), slow_trie(names)
-    mask = torch.from_numpy(np.random.default_rng(6).random((2, len(names))) < 0.3)
-    mask[:, 1] = True
-    alive = trie.alive(mask)
-    found = trie.children(torch.zeros(2, 1, dtype=torch.long), 0, alive)
-    for user in range(2):
-        expected = sorted({p[0] for p, items in slow.items() if len(p) == 1 and mask[user, items].any()})
-        assert found.codes[user, 0][found.legal[user, 0]].tolist() == expected
-        assert trie.allowed((), alive[user]).tolist() == expected
+def test_codes_too_many_for_one_number_are_sorted_all_the_same() -> None:
+    sizes = (2**31,) * 3
+    codes = np.random.default_rng(0).integers(3, size=(40, 3)).astype(np.int32)
+    codes = np.unique(codes, axis=0)[::-1]
+    expected = np.lexsort(codes.T[::-1])
+    assert (
+        sort_by_codes(codes, sizes).tolist() == sort_by_codes(codes, (3, 3, 3)).tolist() == expected.tolist()
+    )
 
 
 def test_an_unknown_path_raises() -> None:
@@ -141,19 +109,6 @@ def test_an_unknown_path_raises() -> None:
             trie.allowed(path)
         with pytest.raises(DeadPathError):
             trie.items(path)
-
-
-def test_a_path_outside_the_subset_raises() -> None:
-    trie = TrieConstraint(HAND)
-    alive = trie.alive(torch.tensor([[False, True, False, False]]))
-    with pytest.raises(DeadPathError, match="No allowed item has the path"):
-        trie.allowed((0,), alive[0])
-
-
-def test_an_empty_subset_is_refused() -> None:
-    mask = torch.tensor([[True, False, False, False], [False] * 4])
-    with pytest.raises(InputError, match="user 1 of this request leaves none of 4 items"):
-        TrieConstraint(HAND).alive(mask)
 
 
 def test_leaves_translate_to_items(names: Names) -> None:
@@ -176,16 +131,3 @@ def test_unordered_names_are_refused() -> None:
 def test_a_catalogue_without_items_is_refused() -> None:
     with pytest.raises(InputError, match="Names of 0 items"):
         TrieConstraint(Names(SidLayout((3, 4)), np.zeros((0, 2), dtype=np.int32)))
-
-
-def test_a_moved_trie_answers_the_same() -> None:
-    trie = TrieConstraint(HAND).to("cpu")
-    assert trie.device == torch.device("cpu")
-    assert trie.children(torch.tensor([[0]]), 0).nodes.tolist() == [[[1, 2]]]
-
-
-def test_a_hundred_thousand_names_build_in_a_second_of_processor_time() -> None:
-    names = random_names(0, (256, 256, 256), num_items=100_000)
-    started = time.process_time()
-    TrieConstraint(names)
-    assert time.process_time() - started < 1.0

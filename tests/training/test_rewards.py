@@ -1,4 +1,4 @@
-"""The reward on cases worked by hand; R = 5 or 6 completions, L = 4 codebooks unless said otherwise."""
+"""The reward on cases worked by hand; R = 1 to 6 completions, L = 4 codebooks unless said otherwise."""
 
 from __future__ import annotations
 
@@ -37,6 +37,29 @@ def test_only_an_exact_hit_earns_more_than_a_near_miss() -> None:
     valid = torch.tensor([True])
     assert residual_sensitive_reward(near, target, valid).item() == pytest.approx(0.95)
     assert residual_sensitive_reward(target, target, valid).item() == 1.0
+
+
+def test_codes_without_an_order_count_wherever_they_are() -> None:
+    """0, 1, 2, 3 and 4 codes of 4 are the target's, never the leading ones; 11 of 12 stay below the cap."""
+    paths = [[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 1], [0, 1, 4, 1], TARGET]
+    target = torch.tensor([TARGET]).expand(5, 4)
+    graded = residual_sensitive_reward(torch.tensor(paths), target, torch.ones(5).bool(), ordered=False)
+    assert graded.tolist() == pytest.approx([0.0, 0.5, math.sqrt(0.5), math.sqrt(0.75), 1.0], abs=1e-6)
+    long = torch.arange(12).unsqueeze(0)
+    near = long.clone()
+    near[0, 0] = 5
+    valid = torch.tensor([True])
+    assert residual_sensitive_reward(near, long, valid, ordered=False).item() == pytest.approx(0.95)
+    assert residual_sensitive_reward(near, long, ~valid, ordered=False).item() == 0.0
+
+
+def test_a_disambiguation_code_counts_after_all_others_only() -> None:
+    """It numbers the items that share the other three codes, so alone it says nothing."""
+    paths = torch.tensor([[0, 0, 0, 1], [3, 0, 4, 1], [3, 1, 4, 0], TARGET])
+    target = torch.tensor([TARGET]).expand(4, 4)
+    valid = torch.ones(4).bool()
+    graded = residual_sensitive_reward(paths, target, valid, ordered=False, disambiguation=True)
+    assert graded.tolist() == pytest.approx([0.0, math.sqrt(0.5), math.sqrt(0.75), 1.0], abs=1e-6)
 
 
 def test_an_invalid_answer_earns_nothing_even_when_its_codes_are_right() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import torch
 from gream.language.prompting import Prompter
 from gream.language.reasoning import Trace, reasoning_row
 from gream.semantic_ids.constraint import TrieConstraint
-from gream.semantic_ids.layout import Names
+from gream.semantic_ids.layout import Names, SidLayout
+from gream.semantic_ids.postings import PostingConstraint
 from gream.training.rewards import exact_hits, residual_sensitive_reward
-from gream.training.rollouts import is_item, read_completion, read_completions
+from gream.training.rollouts import read_completion, read_completions
 
 ITEM, OTHER = 7, 11
 
@@ -183,11 +185,45 @@ def test_unknown_mode_is_refused(prompter: Prompter) -> None:
         read_completion([], prompter, "both")  # type: ignore[arg-type]
 
 
-def test_every_item_is_an_item_and_no_other_path_is(names: Names) -> None:
-    constraint = TrieConstraint(names)
+def test_every_item_is_valid_and_no_other_path_is(prompter: Prompter, names: Names) -> None:
+    every = [(a, b, c) for a in range(3) for b in range(4) for c in range(5)]
+    completions = [[*path_ids(prompter, path), prompter.end_of_turn] for path in every]
+    answers = read_completions(completions, prompter, TrieConstraint(names), ["direct"] * 60)
     taken = {tuple(row) for row in names.codes.tolist()}
-    for path in ((a, b, c) for a in range(3) for b in range(4) for c in range(5)):
-        assert is_item(path, constraint) == (path in taken)
+    assert answers.valid.tolist() == [path in taken for path in every]
+
+
+@pytest.mark.parametrize("disambiguation", [False, True])
+def test_names_without_an_order_are_read_in_any_order_of_their_codebooks(
+    prompter: Prompter, names: Names, disambiguation: bool
+) -> None:
+    """All 6 orders of 3 codes, or the 2 that end in the disambiguation code."""
+    unordered = Names(SidLayout((3, 4, 5), ordered=False, disambiguation=disambiguation), names.codes)
+    reader = Prompter(prompter.tokenizer, unordered, max_history=5)
+    constraint, end = PostingConstraint(unordered), prompter.end_of_turn
+    orders = list(permutations(prompter.name_ids(ITEM)))
+    answers = read_completions([[*o, end] for o in orders], reader, constraint, ["direct"] * 6)
+    right = [not disambiguation or order[-1] == prompter.name_ids(ITEM)[-1] for order in orders]
+    assert sum(right) == (2 if disambiguation else 6)
+    assert answers.valid.tolist() == answers.well_formed.tolist() == right
+    path = list(codes_of(names, ITEM))
+    assert answers.path.tolist() == [path if ok else [-1, -1, -1] for ok in right]
+
+
+def test_a_codebook_that_is_used_twice_is_malformed(
+    prompter: Prompter, names: Names, reasoned: Callable
+) -> None:
+    reader = Prompter(prompter.tokenizer, Names(SidLayout((3, 4, 5), ordered=False), names.codes))
+    first, second, third = prompter.name_ids(ITEM)
+    sibling = next(token for token in prompter.level_block(1) if token != second)
+    word = prompter.encode("ink")[0]
+    for wrong in ([first, second, sibling], [second, second, third], [third, first], [first, word, third]):
+        assert not read_completion([*wrong, prompter.end_of_turn], reader, "direct").well_formed
+    # A chain of thought spells names in codebook order, its answer in any.
+    assert read_completion(reasoned(name=[third, first, second]), reader, "reasoning").well_formed
+    spell = prompter.tokenizer.convert_ids_to_tokens
+    chain = "Evidence: " + "".join(spell([third, first, second])) + " ink"
+    assert not read_completion(reasoned(chain), reader, "reasoning").well_formed
 
 
 def test_batch_separates_malformed_from_unreal(prompter: Prompter, names: Names, reasoned: Callable) -> None:

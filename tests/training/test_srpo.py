@@ -20,7 +20,8 @@ from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.constraint import TrieConstraint
-from gream.semantic_ids.layout import Names, save_names
+from gream.semantic_ids.constraint_file import constraint_of
+from gream.semantic_ids.layout import Names, SidLayout, save_names
 from gream.training import srpo
 from gream.training.advantages import bonus_calibrated_advantages
 from gream.training.srpo import SRPOConfig, SRPOTrainer, reward_functions, trainer_arguments, training_prompts
@@ -270,6 +271,37 @@ def test_stage_writes_a_changed_model_and_its_report(run_dir: Path, names: Names
     assert counts["reasoning_prompts"] == P
     assert counts["completions"] == 2 * P * G
     assert {path.name for path in (run_dir / "srpo").iterdir()} >= {"model.safetensors", "srpo_report.json"}
+
+
+def test_names_without_an_order_are_rewarded_by_codebook(prompter: Prompter, names: Names) -> None:
+    """A hit spelled backwards, and an item that shares only its last code: sqrt(1 / 3)."""
+    unordered = Names(SidLayout((3, 4, 5), ordered=False), names.codes)
+    reader = Prompter(prompter.tokenizer, unordered, max_history=5)
+    same = (names.codes == names.codes[0]).tolist()
+    item = same.index([False, False, True])
+    target = names.codes[0].tolist()
+    options = {
+        "completion_ids": [[*prompter.name_ids(i)[::-1], prompter.end_of_turn] for i in (0, item)],
+        "target": [target, target],
+        "mode": ["direct", "direct"],
+    }
+    graded, exact = reward_functions(reader, constraint_of(unordered))
+    assert graded(**options, log_metric=lambda *_: None) == pytest.approx([1.0, np.sqrt(1 / 3)])
+    assert exact(**options) == [1.0, 0.0]
+
+
+def test_the_stage_runs_with_names_without_an_order(
+    run_dir: Path, names: Names, model_and_tokenizer: tuple[Any, Any]
+) -> None:
+    unordered = Names(SidLayout((3, 4, 5), ordered=False), names.codes)
+    with artifacts.writing(run_dir / "free", stage="sids", config={}, inputs={}, seed=0) as draft:
+        save_names(draft.path, unordered)
+    with artifacts.writing(run_dir / "sft-free", stage="sft", config={}, inputs={}, seed=0) as draft:
+        save_model(draft.path, *model_and_tokenizer, unordered)
+    srpo.run(settings(run_dir=str(run_dir), sids="free", model="sft-free", output="out", reasoning_share=0.5))
+    before, _ = load_model(run_dir / "sft-free", unordered)
+    after, _ = load_model(run_dir / "out", unordered)
+    assert not torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
 
 
 def test_same_seed_gives_the_same_bytes(run_dir: Path) -> None:

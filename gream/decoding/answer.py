@@ -1,0 +1,29 @@
+"""The answer of a recommendation: one list of items for one user, and in reasoning mode how it was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The recommendations for one user, best first.
+
+    `chains` are the texts that were really written, which early stopping makes fewer for some users;
+    `chain_of[i]` is the chain that gave item i its highest probability (the chosen one, where one was
+    chosen); `chain_tops` the best item of each chain alone; `tokens` what was generated: the sampled tokens
+    of all chains, and the codes of a name for each list that was searched. Direct mode says too which
+    nodes of each level the search kept and pruned, as `BeamResult` does.
+    """
+
+    items: np.ndarray  # (k',) int64
+    logps: np.ndarray  # (k',) float32
+    scores: np.ndarray | None  # (k',) float32, the scorer's
+    chains: list[str] = field(default_factory=list)
+    chain_of: list[int] = field(default_factory=list)
+    chain_tops: list[int] = field(default_factory=list)
+    tokens: int = 0
+    kept: tuple[np.ndarray, ...] = ()
+    pruned: tuple[np.ndarray, ...] = ()

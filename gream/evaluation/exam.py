@@ -1,0 +1,64 @@
+"""The questions that every row of a report answers, and the row of figures that its answers get.
+
+Legend: B users, N items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gream.data.store import Case
+from gream.errors import InputError
+from gream.evaluation import metrics
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """The questions that every row answers: B cases over N items."""
+
+    cases: list[Case]
+    num_items: int
+    k: int
+    seed: int
+
+    @property
+    def histories(self) -> list[np.ndarray]:
+        """What each user bought before the target, oldest first."""
+        return [case.history for case in self.cases]
+
+    @property
+    def targets(self) -> list[int]:
+        """What each user bought next."""
+        return [case.target for case in self.cases]
+
+    def recall(self, lists: Sequence[np.ndarray]) -> float:
+        """Return recall@k of B lists."""
+        return metrics.recall(metrics.ranks_of_targets(lists, self.targets), self.k)
+
+    def row(self, lists: Sequence[np.ndarray], seconds: float) -> Row:
+        """Return the metrics of B lists that took `seconds` to make."""
+        row = metrics.summarise(lists, self.targets, num_items=self.num_items, k=self.k, seed=self.seed)
+        seconds = max(seconds, 1e-9)  # a clock without that resolution must not divide by zero
+        row["users_per_second"] = float(f"{len(lists) / seconds:.4g}")
+        row["seconds_per_user"] = float(f"{seconds / len(lists):.4g}")
+        return row
+
+
+def draw_cases(cases: list[Case], max_users: int, seed: int) -> list[Case]:
+    """Return all cases, or `max_users` of them drawn without replacement, in the order of users.
+
+    Raises:
+        InputError: there is no case.
+    """
+    if not cases:
+        raise InputError("The split has no purchase to predict; check the counts of `gream data`.")
+    if not 0 < max_users < len(cases):
+        return cases
+    drawn = np.random.default_rng(seed).choice(len(cases), size=max_users, replace=False)
+    return [cases[i] for i in np.sort(drawn)]

@@ -1,0 +1,141 @@
+"""What a path scorer on the policy's hidden states learns from: direct prompts, cut at random purchases.
+
+Source: PROMISE (arXiv 2601.04674): keys and values are what the generator's encoder gives, and
+L_Total = L_NTP + L_InfoNCE reaches the encoder too. As there, a policy that is trained along gets the
+next-token loss of the true names and the scorer's loss, both with weight 1. Trained after the policy, the
+scorer alone learns (ours). The paper gives no optimiser and no schedule.
+
+No target leaks: a prompt ends before the target's first token, the policy is causal, and only positions of
+the prompt are read.
+
+Legend: B targets, T positions of prompt and answer, M purchases, H width of the policy, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gream.data.store import Case
+from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
+from gream.language.prompting import Prompter
+from gream.training.history_targets import batches_of_like_length
+from gream.training.path_loss import path_loss
+
+
+@dataclass(frozen=True)
+class PolicyBatch:
+    """Prompts that are followed by the names of their targets, padded at the left to one length."""
+
+    tokens: Tensor  # (B, T)
+    real: Tensor  # (B, T) bool, false at padding
+    histories: list[list[int]]
+    targets: Tensor  # (B,)
+
+
+class PolicyTargets:
+    """Training purchases after which the policy's states are read; drawn anew in every epoch.
+
+    Args:
+        policy: a causal model; trained along, or left as it is.
+        prompter: writes its prompts.
+        sequences: the training purchases of each user, oldest first.
+        batch_size: targets in a batch.
+        per_sequence: targets that a sequence gives in an epoch; all it has where those are fewer.
+        train_policy: whether the losses reach the policy.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        prompter: Prompter,
+        sequences: list[np.ndarray],
+        batch_size: int,
+        *,
+        per_sequence: int,
+        train_policy: bool,
+    ) -> None:
+        self._policy = policy
+        self._prompter = prompter
+        self._sequences = [s for s in sequences if len(s) > 1]
+        self._batch_size = batch_size
+        self._per_sequence = per_sequence
+        self.trained: tuple[Any, ...] = (policy,) if train_policy else ()
+
+    def __len__(self) -> int:
+        """Return the number of targets of one epoch."""
+        return sum(min(self._per_sequence, len(s) - 1) for s in self._sequences)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one epoch."""
+        return -(-len(self) // self._batch_size)
+
+    def batches(self, generator: torch.Generator) -> Iterator[PolicyBatch]:
+        """Give one epoch: every sequence cut at random purchases."""
+        cases = []
+        for user, sequence in enumerate(self._sequences):
+            cuts = 1 + torch.randperm(len(sequence) - 1, generator=generator)[: self._per_sequence]
+            cases += [Case(user, sequence[:cut], int(sequence[cut])) for cut in cuts.tolist()]
+        shown = [min(len(case.history), self._prompter.max_history) for case in cases]
+        for rows in batches_of_like_length(shown, self._batch_size, generator):
+            yield self.collate([cases[row] for row in rows])
+
+    def collate(self, cases: list[Case]) -> PolicyBatch:
+        """Write prompts and names, and align them at their end, as the engine does."""
+        answers = [self._prompter.name_ids(case.target) for case in cases]
+        rows = [self._prompter.direct(c.history) + a for c, a in zip(cases, answers, strict=True)]
+        width = max(map(len, rows))
+        real = torch.arange(width) >= width - torch.tensor([len(row) for row in rows])[:, None]
+        tokens = torch.zeros(len(rows), width, dtype=torch.int64)
+        tokens[real] = torch.tensor([token for row in rows for token in row])
+        histories = [case.history.tolist() for case in cases]
+        return PolicyBatch(tokens, real, histories, torch.tensor([case.target for case in cases]))
+
+    def losses(
+        self, scorer: PrefixPathScorer, num_negatives: int, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Give the summed loss of every batch of one epoch, each when the step before it was made."""
+        for batch in self.batches(generator):
+            yield self.loss(scorer, batch, num_negatives, generator)
+
+    def loss(
+        self, scorer: PrefixPathScorer, batch: PolicyBatch, num_negatives: int, generator: torch.Generator
+    ) -> Tensor:
+        """Add the scorer's losses of a batch's targets, and the policy's where it is trained along."""
+        context, next_token = self.read(scorer, batch)
+        loss = path_loss(scorer, context, batch.targets, num_negatives, generator)
+        return loss + next_token if self.trained else loss
+
+    def contexts(self, scorer: PrefixPathScorer, cases: list[Case]) -> ScorerContext:
+        """Read the policy after the prompts of cases, as serving does."""
+        self._policy.eval()
+        with torch.no_grad():
+            return self.read(scorer, self.collate(cases))[0]
+
+    def read(self, scorer: PrefixPathScorer, batch: PolicyBatch) -> tuple[ScorerContext, Tensor]:
+        """Run the policy once: the contexts of the prompts, and the next-token loss of the names, ()."""
+        length = scorer.item_nodes.shape[1]  # tokens of a name
+        device = self._policy.device
+        tokens, real = batch.tokens.to(device), batch.real.to(device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.trained)):
+            output = self._policy(
+                tokens,
+                attention_mask=real.long(),
+                position_ids=(real.cumsum(1) - 1).clamp(min=0),
+                output_hidden_states=True,
+                logits_to_keep=length + 1,
+                use_cache=False,
+            )
+            logits = output.logits[:, :-1].float()  # (B, L, V), the last predicts what follows the name
+            next_token = F.cross_entropy(logits.flatten(0, 1), tokens[:, -length:].flatten(), reduction="sum")
+        states = output.hidden_states[-1][:, :-length]
+        items, counts = scorer.newest(batch.histories)
+        context = scorer.policy_contexts(states, real[:, :-length], items, counts)
+        return context, next_token.to(context.state.device)

@@ -1,0 +1,143 @@
+"""Answers of names whose codes have no order: which tokens move, and by what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gream.data.store import Catalogue, Interactions
+from gream.language.curriculum import build_curriculum
+from gream.language.name_order import free_places, shuffle_answers, sort_answers
+from gream.language.prompting import Prompter
+from gream.language.reasoning import Trace, reasoning_row
+from gream.semantic_ids.layout import Names, SidLayout
+
+TRACE = Trace(
+    user=0, history=(1, 2, 3), target=7, evidence=(2, 3), kinds=("ink", "paper"), preference="office",
+    intent="to print", recommendation="more ink", rewritten=(2, 3),
+)  # fmt: skip
+
+
+@pytest.fixture
+def free(prompter: Prompter, names: Names) -> Prompter:
+    """The toy prompter over the same codes, without an order."""
+    return Prompter(
+        prompter.tokenizer, Names(SidLayout((3, 4, 5), ordered=False), names.codes), max_history=5
+    )
+
+
+@pytest.fixture
+def numbered(prompter: Prompter, names: Names) -> Prompter:
+    """The same, with the last code as the disambiguation code."""
+    layout = SidLayout((3, 4, 5), ordered=False, disambiguation=True)
+    return Prompter(prompter.tokenizer, Names(layout, names.codes), max_history=5)
+
+
+def rows_of(
+    task: str, catalogue: Catalogue, interactions: Interactions, prompter: Prompter, order: str
+) -> Any:
+    return build_curriculum({task: 1.0}, catalogue, interactions, prompter, name_order=order, seed=3).rows
+
+
+@pytest.mark.parametrize("task", ["next_item", "sequence", "title_to_name"])
+def test_every_name_of_an_answer_has_an_order_of_its_own(
+    task: str, catalogue: Catalogue, interactions: Interactions, free: Prompter
+) -> None:
+    canonical = rows_of(task, catalogue, interactions, free, "canonical")
+    shuffled = rows_of(task, catalogue, interactions, free, "random")
+    levels: Counter[tuple[int, ...]] = Counter()
+    for (prompt, answer), (same, moved) in zip(canonical, shuffled, strict=True):
+        assert prompt == same
+        assert moved[-1] == answer[-1] == free.end_of_turn and len(moved) == len(answer)
+        for place in range(0, len(answer) - 1, 3):
+            one, other = answer[place : place + 3], moved[place : place + 3]
+            assert sorted(other) == one
+            levels[tuple(one.index(token) for token in other)] += 1
+    assert len(levels) == 6  # all orders come up, none by far most often
+    assert max(levels.values()) < 0.5 * sum(levels.values())
+
+
+def test_a_repeated_history_and_titles_stay_as_they_are(
+    catalogue: Catalogue, interactions: Interactions, free: Prompter
+) -> None:
+    for task in ("repeat_history", "name_to_title"):
+        assert rows_of(task, catalogue, interactions, free, "random") == rows_of(
+            task, catalogue, interactions, free, "canonical"
+        )
+
+
+def test_ordered_names_stay_and_every_pass_draws_anew(
+    catalogue: Catalogue, interactions: Interactions, free: Prompter, prompter: Prompter
+) -> None:
+    both = [rows_of("sequence", catalogue, interactions, prompter, o) for o in ("random", "canonical")]
+    assert both[0] == both[1]
+    plan = build_curriculum({"title_to_name": 2.0}, catalogue, interactions, free, seed=0)
+    answers = Counter((tuple(prompt), tuple(answer)) for prompt, answer in plan.rows)
+    assert len({prompt for prompt, _ in answers}) == 24 and len(answers) > 30  # of 48 rows, 24 titles twice
+    again = build_curriculum({"title_to_name": 2.0}, catalogue, interactions, free, seed=0)
+    assert plan.rows == again.rows
+
+
+def test_a_disambiguation_code_always_comes_last(
+    catalogue: Catalogue, interactions: Interactions, numbered: Prompter
+) -> None:
+    seen = set()
+    for _, answer in rows_of("sequence", catalogue, interactions, numbered, "random"):
+        for place in range(0, len(answer) - 1, 3):
+            seen.add(tuple(int(np.searchsorted([3, 7], t - numbered.item_block.start, "right"))
+                           for t in answer[place : place + 3]))  # fmt: skip
+    assert seen == {(0, 1, 2), (1, 0, 2)}
+
+
+def test_only_the_final_answer_of_a_chain_may_move(free: Prompter) -> None:
+    row = reasoning_row(TRACE, free)
+    start = row[1].index(free.answer_start) + 1
+    assert free_places(row[1], free).tolist() == [[start, start + 1, start + 2]]
+    orders = set()
+    for seed in range(40):
+        [(prompt, answer)] = shuffle_answers([row], free, np.random.default_rng(seed))
+        assert (prompt, answer[:start], answer[start + 3 :]) == (row[0], row[1][:start], row[1][start + 3 :])
+        orders.add(tuple(answer[start : start + 3]))
+    assert len(orders) == 6
+
+
+def test_confidence_takes_the_most_probable_code_that_is_left(
+    model_and_tokenizer: tuple[Any, Any], catalogue: Catalogue, interactions: Interactions, free: Prompter
+) -> None:
+    """Against a slow loop: rows of unequal length with one name each, one model call for each choice."""
+    model = model_and_tokenizer[0]
+    rows = rows_of("next_item", catalogue, interactions, free, "random")
+    rows += [reasoning_row(TRACE, free)]
+    expected = []
+    for prompt, answer in rows:
+        [places] = free_places(answer, free).tolist()
+        left = [answer[place] for place in places]
+        path = [*prompt, *answer[: places[0]]]
+        for _ in places:
+            with torch.no_grad():
+                logits = model(torch.tensor([path])).logits[0, -1]
+            token = max(left, key=lambda t: float(logits[t]))
+            left.remove(token)
+            path.append(token)
+        expected.append((prompt, [*path[len(prompt) :], *answer[places[-1] + 1 :]]))
+    assert sort_answers(rows, free, model) == expected
+
+
+def test_confidence_sorts_every_name_of_a_sequence_and_keeps_its_items(
+    model_and_tokenizer: tuple[Any, Any], catalogue: Catalogue, interactions: Interactions, free: Prompter
+) -> None:
+    """At the end every name's first code is its most probable one after what stands before it."""
+    model = model_and_tokenizer[0]
+    rows = rows_of("sequence", catalogue, interactions, free, "random")
+    for (prompt, answer), (same, done) in zip(rows, sort_answers(rows, free, model), strict=True):
+        assert prompt == same
+        names = [sorted(answer[i : i + 3]) for i in range(0, len(answer) - 1, 3)]
+        assert [sorted(done[i : i + 3]) for i in range(0, len(done) - 1, 3)] == names
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + done])).logits[0]
+        first = logits[len(prompt) - 1, done[:3]]
+        assert int(first.argmax()) == 0  # of the first name nothing moved before it
