@@ -14,9 +14,9 @@ from typing import Any
 _RELATIONS = {">=": operator.ge, "<=": operator.le}
 
 
-def figure(value: float, unit: str, bar: str) -> dict[str, Any]:
-    """Put a value beside a bar such as ">= 10" and say whether it holds."""
-    relation, limit = bar.split()
+def figure(value: float, unit: str, bar: str = "") -> dict[str, Any]:
+    """Put a value beside a bar such as ">= 10" and say whether it holds; the bar "" asks nothing of it."""
+    relation, limit = bar.split() if bar else (">=", "-inf")
     return {
         "value": value,
         "unit": unit,
