@@ -25,6 +25,8 @@ from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
+from gream.semantic_ids.postings import PostingConstraint
+from tests.decoding.scripted import ScriptedBackend
 
 VOCAB, PAD, STOP = 64, 0, 7
 BLOCKS = [range(40, 44), range(44, 47), range(47, 52)]
@@ -71,6 +73,35 @@ def other_model(name: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(
         Gemma2Config(**sizes, **kinds, num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0)
     )
+
+
+class FullForward(ScriptedBackend):
+    """The script is the model itself: one forward pass over prompt and path for every number asked."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(seed=0)
+        self.model = model
+
+    def draw(self, prompt: tuple[int, ...], path: tuple[int, ...], block: range) -> np.ndarray:
+        with torch.no_grad():
+            logits = self.model(torch.tensor([[*prompt, *path]])).logits[0, -1]
+        return logits.log_softmax(-1)[block.start : block.stop].numpy()
+
+
+@pytest.mark.parametrize("num_beams", [3, 40])
+def test_unordered_names_are_found_as_with_one_full_forward_pass_for_each_path(num_beams: int) -> None:
+    codes = np.stack(np.meshgrid(range(4), range(3), range(5), indexing="ij"), -1).reshape(-1, 3)
+    chosen = np.random.default_rng(0).permutation(len(codes))[:31].astype(np.int32)
+    names = Names(SidLayout((4, 3, 5), ordered=False), codes[chosen].astype(np.int32))
+    model, whole = tiny_model().eval(), [range(40, 52)] * 3
+    constraint = PostingConstraint(names)
+    found = beam_search(TorchBackend(model, PAD), PROMPTS, constraint, whole, num_beams=num_beams)
+    slow = beam_search(FullForward(model), PROMPTS, constraint, whole, num_beams=num_beams)
+    for a, b in zip(found, slow, strict=True):
+        assert a.items.tolist() == b.items.tolist()
+        np.testing.assert_allclose(a.logps, b.logps, atol=1e-4)
+        for left, right in zip(a.kept, b.kept, strict=True):
+            np.testing.assert_array_equal(left, right)
 
 
 def count_forwards(model: PreTrainedModel) -> list[tuple[int, ...]]:

@@ -15,7 +15,7 @@ from gream.decoding.beam import beam_search
 from gream.decoding.torch_backend import TorchBackend
 from gream.decoding.vllm_backend import IDS_PER_REQUEST, VllmBackend
 from gream.errors import InputError
-from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import Names, SidLayout
 
 VOCAB, PAD, STOP = 256, 0, 7
@@ -42,10 +42,10 @@ def tiny_model() -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config).eval()
 
 
-def random_names(num_items: int) -> Names:
+def random_names(num_items: int, ordered: bool) -> Names:
     every = np.stack(np.meshgrid(*[np.arange(s) for s in SIZES], indexing="ij"), -1).reshape(-1, 3)
     chosen = np.random.default_rng(0).permutation(len(every))[:num_items]
-    return Names(SidLayout(SIZES), every[chosen].astype(np.int32))
+    return Names(SidLayout(SIZES, ordered=ordered), every[chosen].astype(np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +60,14 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TorchBac
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("num_beams", [3, 60])
+@pytest.mark.parametrize(("num_beams", "ordered"), [(3, True), (60, True), (3, False), (60, False)])
 def test_the_search_finds_the_same_items_with_the_same_scores(
-    engines: tuple[TorchBackend, VllmBackend], num_beams: int
+    engines: tuple[TorchBackend, VllmBackend], num_beams: int, ordered: bool
 ) -> None:
-    names = random_names(60)
-    constraint = TrieConstraint(names)
+    constraint = constraint_of(random_names(60, ordered))
+    blocks = BLOCKS if ordered else [range(40, 197)] * 3
     by_torch, by_vllm = (
-        beam_search(engine, PROMPTS, constraint, BLOCKS, num_beams=num_beams) for engine in engines
+        beam_search(engine, PROMPTS, constraint, blocks, num_beams=num_beams) for engine in engines
     )
     for a, b in zip(by_torch, by_vllm, strict=True):
         assert a.items.tolist() == b.items.tolist()
