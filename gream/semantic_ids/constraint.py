@@ -21,15 +21,10 @@ import torch
 from torch import Tensor
 
 from gream.errors import InputError
+from gream.semantic_ids import paths
 from gream.semantic_ids.layout import Names, sort_by_codes
-from gream.semantic_ids.nodes import describe_nodes
-from gream.semantic_ids.paths import (
-    DeadPathError,
-    Narrowing,
-    check_extended,
-    refuse_empty,
-    without_items,
-)
+from gream.semantic_ids.nodes import describe_nodes, prefix_counts, written_rows
+from gream.semantic_ids.paths import DeadPathError, Narrowing
 
 ROW_BYTES = 32  # a level keeps a row of columns for each node where that takes no more bytes for each name
 
@@ -70,8 +65,7 @@ class TrieConstraint:
         self.num_items = len(names)
         self._sizes = names.layout.codebook_sizes
         if stored is None:
-            if order is None:
-                order = sort_by_codes(names.codes, self._sizes)
+            order = sort_by_codes(names.codes, self._sizes) if order is None else order
             stored = describe_nodes(names.codes, order, self._sizes)
         self.item_nodes = stored["item_nodes"]
         self._keys = stored["keys"]  # (P,)
@@ -80,12 +74,13 @@ class TrieConstraint:
         self._item_start, self._item_end = stored["item_start"], stored["item_end"]  # (P,)
         self._order = stored["order"]  # (N,) items sorted by their codes
         self._standing: Tensor | None = None  # (1, N) bool; None: no item was taken out
+        self._standing_counts: Tensor | None = None  # (1, N + 1) of them, as a narrowing counts
         # Known on the host, so that no step of a search waits for a device to tell it.
         self._level_starts: list[int] = stored["level_starts"].tolist()  # first node of depth 0..L, and P
         self.num_nodes = self._level_starts[-1]
         fan_outs = self._child_start.diff()
         self._fan_outs = [int(fan_outs[self._slice(depth)].max()) for depth in range(self.depth)]
-        for level in range(self.depth):
+        for level in range(self.depth):  # attributes of their own, so that `to` moves them
             setattr(self, f"_rows_{level}", self._level_rows(level))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -103,11 +98,7 @@ class TrieConstraint:
 
     def to(self, device: torch.device | str) -> TrieConstraint:
         """Return this trie with its tensors on another device."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(moved, name, value.to(device))
-        return moved
+        return paths.moved(self, device)
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +111,8 @@ class TrieConstraint:
         The nodes stay as they are, so that whatever is stored for a node goes on.
         """
         smaller = copy.copy(self)
-        smaller._standing = without_items(self._standing, items, self.num_items)
+        smaller._standing = paths.without_items(self, self._standing, items)
+        smaller._standing_counts = prefix_counts(smaller._standing, self._order)
         return smaller
 
     def extended(self, names: Names) -> TrieConstraint:
@@ -129,14 +121,13 @@ class TrieConstraint:
         Raises:
             ValueError: `names` does not begin with the names of this trie.
         """
-        check_extended(self.names, names)
-        added = np.arange(self.num_items, len(names))
-        added = added[sort_by_codes(names.codes[added], self._sizes)]
+        paths.check_extended(self.names, names)
+        added = self.num_items + sort_by_codes(names.codes[self.num_items :], self._sizes)
         order = np.insert(self._order.cpu().numpy(), self._insertion(names.codes[added]), added)
         larger = TrieConstraint(names, order=order).to(self.device)
-        if self._standing is not None:
-            larger._standing = torch.nn.functional.pad(self._standing, (0, len(added)), value=True)
-        return larger
+        if self._standing is None:
+            return larger
+        return larger.without(torch.nonzero(~self._standing[0]).flatten().tolist())
 
     def level_nodes(self, depth: int) -> range:
         """Nodes whose paths have `depth` codes: 0 gives the root, L the leaves, sorted by their codes."""
@@ -222,9 +213,7 @@ class TrieConstraint:
         if narrowing is not None or self._standing is not None:
             illegal |= self._count(child, narrowing) == 0
         size = self._sizes[level]
-        columns = (
-            self._codes[child].long().masked_fill_(illegal, size)
-        )  # one column more takes what is illegal
+        columns = self._codes[child].long().masked_fill_(illegal, size)  # one more column for what is illegal
         found = torch.full((*nodes.shape, size + 1), -1, dtype=torch.int32, device=nodes.device)
         return found.scatter_(2, columns, self._order[self._item_start[child]])[..., :size]
 
@@ -257,8 +246,8 @@ class TrieConstraint:
         mask = mask.to(self.device)
         if self._standing is not None:
             mask = mask & self._standing
-        refuse_empty(mask, self.num_items)
-        return Narrowing(_prefix_counts(mask, self._order))
+        paths.refuse_empty(mask, self.num_items)
+        return Narrowing(prefix_counts(mask, self._order))
 
     def item_of(self, nodes: Tensor) -> Tensor:
         """Translate leaf nodes of any shape to items; -1 stays -1.
@@ -275,13 +264,10 @@ class TrieConstraint:
     def _count(self, nodes: Tensor, narrowing: Narrowing | None) -> Tensor:
         """Count allowed items below (B, W, C) nodes."""
         start, end = self._item_start[nodes], self._item_end[nodes]
-        if narrowing is None and self._standing is None:
+        table = self._standing_counts if narrowing is None else narrowing.table
+        if table is None:
             return end - start
-        if narrowing is None:
-            assert self._standing is not None
-            table = _prefix_counts(self._standing, self._order).expand(len(nodes), -1)
-        else:
-            table = narrowing.table
+        table = table.expand(len(nodes), -1)
         start, end = (edge.flatten(1).long() for edge in (start, end))
         return (table.gather(1, end) - table.gather(1, start)).view(nodes.shape)
 
@@ -290,11 +276,11 @@ class TrieConstraint:
         nodes = torch.zeros(1, len(codes), dtype=torch.int64, device=self.device)
         places = np.full(len(codes), -1)
         for level in range(self.depth):
-            first, stop = self._level_starts[level + 1], self._level_starts[level + 2]
+            below = self._slice(level + 1)
             columns = torch.from_numpy(codes[:, level].astype(np.int64)).to(self.device)[None]
             wanted = (nodes - self._level_starts[level]) * self._sizes[level] + columns
-            place = torch.searchsorted(self._keys[first:stop], wanted)
-            starts = torch.nn.functional.pad(self._item_start[first:stop], (0, 1), value=self.num_items)
+            place = torch.searchsorted(self._keys[below], wanted)
+            starts = torch.nn.functional.pad(self._item_start[below], (0, 1), value=self.num_items)
             nodes = self.follow(nodes, columns, level)
             # The first unknown code decides; behind it the path is dead, and its place is known.
             leaves = ((nodes < 0)[0].cpu().numpy()) & (places < 0)
@@ -302,29 +288,12 @@ class TrieConstraint:
         return places
 
     def _level_rows(self, level: int) -> Tensor | None:
-        """Write the columns of every node of a level, where that pays: (nodes + 1, K), the last without any.
-
-        The last level tells the item of every column, -1 where there is none, the others what is legal.
-        """
+        """Write a row of columns for every node of a level, where that pays."""
         size, num_nodes = self._sizes[level], len(self.level_nodes(level))
-        last = level == self.depth - 1
-        if num_nodes * size * (4 if last else 1) > max(ROW_BYTES * self.num_items, size * 4):
+        items = self._order if level == self.depth - 1 else None
+        if num_nodes * size * (1 if items is None else 4) > max(ROW_BYTES * self.num_items, size * 4):
             return None
-        children = self._keys[self._slice(level + 1)]
-        if last:
-            items = torch.full(((num_nodes + 1) * size,), -1, dtype=torch.int32)
-            items[children] = self._order
-            return items.view(-1, size)
-        legal = torch.zeros((num_nodes + 1) * size, dtype=torch.bool)
-        legal[children] = True
-        return legal.view(-1, size)
+        return written_rows(self._keys[self._slice(level + 1)], num_nodes, size, items)
 
     def _slice(self, depth: int) -> slice:
         return slice(self._level_starts[depth], self._level_starts[depth + 1])
-
-
-def _prefix_counts(mask: Tensor, order: Tensor) -> Tensor:
-    """Count what is allowed among the first n sorted items: (B, N) bool to (B, N + 1) int32."""
-    counts = torch.zeros(len(mask), mask.shape[1] + 1, dtype=torch.int32, device=mask.device)
-    torch.cumsum(mask.index_select(1, order), dim=1, dtype=torch.int32, out=counts[:, 1:])
-    return counts

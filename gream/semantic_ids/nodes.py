@@ -1,6 +1,6 @@
-"""How the prefixes of all names are numbered: the arithmetic behind the trie.
+"""How the prefixes of all names are numbered and looked up: the arithmetic behind the trie.
 
-Legend: N items, L codebooks, P nodes.
+Legend: B users, N items, L codebooks, K columns of a level, P nodes.
 """
 
 from __future__ import annotations
@@ -52,6 +52,33 @@ def describe_nodes(codes: np.ndarray, order: np.ndarray, sizes: Sequence[int]) -
     wide = {"level_starts": level_starts, "keys": keys, "item_nodes": item_nodes}
     found = {name: torch.from_numpy(array.astype(np.int32)) for name, array in narrow.items()}
     return found | {name: torch.from_numpy(array) for name, array in wide.items()}
+
+
+def written_rows(keys: Tensor, num_nodes: int, size: int, items: Tensor | None = None) -> Tensor:
+    """Write the columns of every node of a level as a row: (nodes + 1, K), the last without any.
+
+    Args:
+        keys: of the children of all these nodes.
+        num_nodes: nodes of the level.
+        size: of its codebook, K.
+        items: the item of each child, where a child is a whole name: a row then tells the item of a column,
+            -1 where there is none. Without them it tells what is legal.
+    """
+    cells = (num_nodes + 1) * size
+    if items is None:
+        legal = torch.zeros(cells, dtype=torch.bool, device=keys.device)
+        legal[keys] = True
+        return legal.view(-1, size)
+    found = torch.full((cells,), -1, dtype=torch.int32, device=keys.device)
+    found[keys] = items
+    return found.view(-1, size)
+
+
+def prefix_counts(mask: Tensor, order: Tensor) -> Tensor:
+    """Count what is allowed among the first n sorted items: (B, N) bool to (B, N + 1) int32."""
+    counts = torch.zeros(len(mask), mask.shape[1] + 1, dtype=torch.int32, device=mask.device)
+    torch.cumsum(mask.index_select(1, order), dim=1, dtype=torch.int32, out=counts[:, 1:])
+    return counts
 
 
 def _number(in_order: np.ndarray) -> np.ndarray:

@@ -8,9 +8,10 @@ Legend: B users, W beams, N items, L codebooks, K columns of a level's block (it
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from gream.errors import InputError
 from gream.semantic_ids.layout import Names
+
+Kind = TypeVar("Kind", bound="Constraint")
 
 
 class DeadPathError(ValueError):
@@ -85,6 +88,15 @@ class Constraint(Protocol):
         """Give the item of a whole name, codes in the order of the codebooks, or None."""
 
 
+def moved(constraint: Kind, device: torch.device | str) -> Kind:
+    """Copy a constraint of either kind with its tensors on another device."""
+    there = copy.copy(constraint)
+    for name, value in vars(constraint).items():
+        if isinstance(value, Tensor):
+            setattr(there, name, value.to(device))
+    return there
+
+
 def refuse_empty(mask: Tensor, num_items: int) -> None:
     """Refuse a user for whom a (B, N) mask leaves nothing.
 
@@ -109,8 +121,9 @@ def check_extended(names: Names, more: Names) -> None:
         raise ValueError("The new names do not begin with the names that this constraint was built from")
 
 
-def without_items(standing: Tensor | None, items: Sequence[int], num_items: int) -> Tensor:
-    """Take items out of a (1, N) standing mask; None stands for all items."""
-    allowed = torch.ones(1, num_items, dtype=torch.bool) if standing is None else standing.clone()
-    allowed[0, torch.as_tensor(items, dtype=torch.int64, device=allowed.device)] = False
+def without_items(constraint: Constraint, standing: Tensor | None, items: Sequence[int]) -> Tensor:
+    """Take items out of a constraint's (1, N) standing mask; None stands for all items."""
+    shape, device = (1, constraint.num_items), constraint.device
+    allowed = torch.ones(shape, dtype=torch.bool, device=device) if standing is None else standing.clone()
+    allowed[0, torch.as_tensor(items, dtype=torch.int64, device=device)] = False
     return allowed

@@ -26,12 +26,9 @@ from torch import Tensor
 
 from gream.errors import InputError
 from gream.semantic_ids.layout import Names
-from gream.semantic_ids.paths import (
-    Narrowing,
-    check_extended,
-    refuse_empty,
-    without_items,
-)
+from gream.semantic_ids.paths import Narrowing, check_extended, moved, refuse_empty, without_items
+
+ROOT_CELLS = 2**22  # users times items that are looked at together for the first code: 32 MiB of columns
 
 
 class PostingConstraint:
@@ -80,11 +77,7 @@ class PostingConstraint:
 
     def to(self, device: torch.device | str) -> PostingConstraint:
         """Return this constraint with its tensors on another device."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(moved, name, value.to(device))
-        return moved
+        return moved(self, device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is worth storing; `stored` takes it back."""
@@ -98,7 +91,7 @@ class PostingConstraint:
     def without(self, items: Sequence[int]) -> PostingConstraint:
         """Take items out for every user from now on, without building anything again."""
         smaller = copy.copy(self)
-        smaller._standing = without_items(self._standing, items, self.num_items)
+        smaller._standing = without_items(self, self._standing, items)
         return smaller
 
     def extended(self, names: Names) -> PostingConstraint:
@@ -232,11 +225,15 @@ class PostingConstraint:
         table = self._standing if narrowing is None else narrowing.table
         if table is None:
             table = torch.ones(1, self.num_items, dtype=torch.bool, device=self.device)
-        columns = (self._codes[:, : self._listed] + self._offsets[: self._listed]).flatten()  # (N * listed,)
-        items = torch.arange(self.num_items, device=self.device).repeat_interleave(self._listed)
-        values = torch.where(table[:, items], items, -1)
-        found = torch.full((len(table), self._num_columns), -1, dtype=torch.int64, device=self.device)
-        found.scatter_reduce_(1, columns.expand_as(values), values, "amax")
+        found = torch.full((len(table), self._num_columns + 1), -1, dtype=torch.int64, device=self.device)
+        items, users = torch.arange(self.num_items, device=self.device), max(1, ROOT_CELLS // self.num_items)
+        for book in range(self._listed):
+            columns = self._codes[:, book] + self._offsets[book]  # (N,)
+            for first in range(0, len(table), users):
+                # One column more takes what is not allowed; any item of a list may be the one that is told.
+                behind = torch.where(table[first : first + users], columns, self._num_columns)
+                found[first : first + users].scatter_(1, behind, items.expand_as(behind))
+        found = found[:, : self._num_columns]
         return found.unsqueeze(1).expand(*nodes.shape, -1).masked_fill((nodes < 0).unsqueeze(-1), -1)
 
     def _allowed(self, items: Tensor, kept: Tensor, narrowing: Narrowing | None) -> Tensor:

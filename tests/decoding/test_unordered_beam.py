@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gream.decoding.beam import beam_search
+from gream.decoding.beams import Beams, merged
 from gream.semantic_ids.layout import Names, SidLayout
 from gream.semantic_ids.postings import PostingConstraint
 from tests.decoding.scripted import ScriptedBackend, assert_same
@@ -116,6 +117,20 @@ def test_narrow_beams_equal_a_search_over_python_lists(seed: int, num_beams: int
         items, logps = obvious_beam(backend, prompt, names, num_beams)
         assert result.items.tolist() == items
         np.testing.assert_allclose(result.logps, logps, rtol=1e-5, atol=1e-5)
+
+
+def test_beams_of_one_path_are_merged_by_hand() -> None:
+    """Path 7 has .1 and .3, path 3 has .2 and .05, path 5 is padding; the columns then ascend in the path.
+
+    The more probable order of a path goes on; what becomes superfluous repeats the first real column.
+    """
+    logps = torch.tensor([[0.1, 0.2, 0.3, 0.05, 0.0, 0.0]]).log()
+    nodes, columns = torch.tensor([[7, 3, 7, 3, 5, 5]]), torch.arange(6)[None]
+    found = merged(Beams(nodes, logps, columns, columns + 20))
+    torch.testing.assert_close(found.logps.exp(), torch.tensor([[0.25, 0.0, 0.0, 0.0, 0.4, 0.0]]))
+    assert found.nodes.tolist() == [[3, 3, 3, 3, 7, 3]]
+    assert found.parents.tolist() == [[1, 1, 1, 1, 2, 1]]
+    assert found.tokens.tolist() == [[21, 21, 21, 21, 22, 21]]
 
 
 def test_no_item_comes_twice_and_every_user_gets_what_it_gets_alone() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gream.errors import InputError
+from gream.semantic_ids import postings
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.constraint_file import constraint_of, load_constraint, save_constraint
 from gream.semantic_ids.layout import Names, SidLayout
@@ -154,7 +155,9 @@ def test_whole_names_translate_to_items_and_parts_do_not(names: Names) -> None:
 
 def test_items_that_were_taken_out_are_gone_and_nodes_stay(names: Names) -> None:
     constraint = constraint_of(names)
-    smaller = constraint.without([2, 5]).without([7])
+    before = constraint.without([2, 5])
+    smaller = before.without([7])
+    assert before.item(names.codes[7].tolist()) == 7  # a constraint never changes
     left = torch.ones(1, len(names), dtype=torch.bool)
     left[0, [2, 5, 7]] = False
     narrowing = constraint.narrow(left)
@@ -181,6 +184,9 @@ def test_added_items_give_what_a_build_of_all_names_gives(kind: str, seed: int) 
     assert [extended.item(codes) for codes in whole.codes[20:].tolist()] == list(range(20, 31))
     with pytest.raises(ValueError, match="do not begin"):
         rebuilt.extended(known)
+    larger = SidLayout((3, 5, 2, 6), ordered=kind == "ordered", disambiguation=kind.endswith("level"))
+    with pytest.raises(ValueError, match="do not begin"):
+        constraint_of(known).extended(Names(larger, whole.codes))
 
 
 def test_a_narrowing_can_repeat_and_reorder_its_users(names: Names) -> None:
@@ -215,13 +221,21 @@ def test_a_stored_constraint_is_read_back_equal_and_refused_for_other_names(
     assert load_constraint(tmp_path / "nowhere", names).num_items == len(names)
 
 
+def test_what_is_stored_is_used_as_it_is(names: Names) -> None:
+    stored = constraint_of(names).tensors()
+    again = type(constraint_of(names))(names, stored=stored).tensors()
+    assert all(again[key] is tensor for key, tensor in stored.items() if key != "level_starts")
+
+
 def test_the_same_codes_in_another_order_are_one_node() -> None:
+    """Its number: a bit for each codebook that is used, times the items, and the lowest item of the path."""
     names = draw("unordered", seed=3)
     constraint = PostingConstraint(names)
     columns = (names.codes[6] + np.asarray(names.layout.offsets)).tolist()
     for length in range(1, 5):
         nodes = {node_of(constraint, order) for order in itertools.permutations(columns[:length])}
-        assert len(nodes) == 1 and min(nodes) >= 0
+        lowest = min(with_path(names, tuple(columns[:length])))
+        assert nodes == {((1 << length) - 1) * 23 + lowest}
         codes = constraint.codes_of(torch.tensor([[nodes.pop()]]))[0, 0].tolist()
         assert codes == [*names.codes[6, :length].tolist(), *[-1] * (4 - length)]
 
@@ -232,6 +246,27 @@ def test_a_moved_constraint_answers_the_same(names: Names) -> None:
     assert moved.device == torch.device("cpu")
     root = torch.zeros(1, 1, dtype=torch.int64)
     assert torch.equal(moved.legal(root, 0), constraint.without([1]).legal(root, 0))
+
+
+def test_items_are_taken_out_where_the_constraint_is(names: Names) -> None:
+    """A mask that stays on the host cannot be used on a GPU."""
+    elsewhere = constraint_of(names).to("meta").without([1]).without([2])
+    tensors = [value for value in vars(elsewhere).values() if isinstance(value, torch.Tensor)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@pytest.mark.parametrize("cells", [1, 60])
+def test_first_codes_are_the_same_for_some_users_at_a_time(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """23 items: one user, then two users at a time, of five."""
+    constraint = PostingConstraint(draw("unordered with a last level", seed=3))
+    narrowing = constraint.narrow(torch.from_numpy(np.random.default_rng(5).random((5, 23)) < 0.2))
+    root = torch.zeros(5, 1, dtype=torch.int64)
+    expected = constraint.legal(root, 0, narrowing)
+    monkeypatch.setattr(postings, "ROOT_CELLS", cells)
+    assert torch.equal(constraint.legal(root, 0, narrowing), expected)
+    assert len({tuple(row) for row in expected[:, 0].tolist()}) == 5
 
 
 def test_each_kind_of_names_is_refused_by_the_other_constraint() -> None:
