@@ -2,8 +2,7 @@
 
 GREAM (https://arxiv.org/abs/2510.20815), sparse-regularised group policy optimisation (SRPO): GRPO with the
 residual-sensitive reward of `rewards` and the bonus-calibrated advantage of `advantages`. Prompts are made
-from training purchases only: at every training position with enough history the model is asked for the
-purchase that came next.
+from training purchases only, see `srpo_prompts`.
 
 Differs from the authors' code in: direct prompts are trained beside reasoning prompts, because training
 reasoning alone costs direct mode its quality (dossier: about 5 % on Instruments); one batch holds one mode,
@@ -21,12 +20,11 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
@@ -34,7 +32,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from gream.arguments import StageConfig, input_folder, option
 from gream.artifacts import writing
-from gream.data.store import Interactions, load_interactions
+from gream.data.store import load_interactions
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
@@ -44,6 +42,7 @@ from gream.semantic_ids.paths import Constraint
 from gream.training.advantages import bonus_calibrated_advantages
 from gream.training.rewards import exact_hits, residual_sensitive_reward
 from gream.training.rollouts import Mode, read_completions
+from gream.training.srpo_prompts import Prompts, training_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +81,6 @@ class SRPOConfig(StageConfig):
 CONFIG = SRPOConfig
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """Rows for the trainer, in training order, and how many targets there were to choose from."""
-
-    rows: list[dict[str, Any]]  # prompt: str, target: the L codes, mode
-    available: int
-
-
 def run(config: SRPOConfig) -> None:
     """Train on prompts from training purchases and write the model and `srpo_report.json`.
 
@@ -115,36 +106,6 @@ def run(config: SRPOConfig) -> None:
         f"{len(prompts.rows):,}", f"{prompts.available:,}", config.max_steps,
         draft.counts["reward"], 100 * draft.counts["exact_hits"], 100 * draft.counts["live_groups"],
     )  # fmt: skip
-
-
-def training_prompts(interactions: Interactions, prompter: Prompter, config: SRPOConfig) -> Prompts:
-    """Choose targets among the training purchases and write their prompts, one mode a batch.
-
-    Every purchase marked as training, with at least `min_history` training purchases of its user before
-    it, can be a target. Targets come in random order, all of them before any comes again.
-
-    Raises:
-        InputError: there is no such purchase.
-    """
-    sequences = interactions.training_sequences()
-    targets = [(u, t) for u, items in enumerate(sequences) for t in range(config.min_history, len(items))]
-    if not targets:
-        raise InputError(
-            f"No user has more than {config.min_history} training purchases; lower min_history, "
-            "or give data with longer histories."
-        )
-    num_batches = -(-config.max_steps // config.num_iterations)
-    order = _endless_order(len(targets), config.seed)
-    rows = []
-    for batch in range(num_batches):
-        mode = _mode_of_batch(batch, config.reasoning_share)
-        write = prompter.reasoning_text if mode == "reasoning" else prompter.direct_text
-        for _ in range(config.prompts_per_batch):
-            user, position = targets[next(order)]
-            items = sequences[user]
-            target = prompter.names.codes[items[position]].tolist()
-            rows.append({"prompt": write(items[:position]), "target": target, "mode": mode})
-    return Prompts(rows, len(targets))
 
 
 def reward_functions(prompter: Prompter, constraint: Constraint) -> list[RewardFunction]:
@@ -282,7 +243,8 @@ def trainer_arguments(config: SRPOConfig, folder: Path) -> GRPOConfig:
 
 
 def _check(config: SRPOConfig) -> None:
-    for name, least in [("min_history", 1), ("num_generations", 2), ("bonus_k", 1), ("max_steps", 1)]:
+    counts = ("min_history", "prompts_per_batch", "micro_batch_size", "num_iterations", "max_steps")
+    for name, least in [("num_generations", 2), *((name, 1) for name in (*counts, "bonus_k"))]:
         if getattr(config, name) < least:
             raise InputError(f"{name} is {getattr(config, name)}; give a number of at least {least}.")
     if not 0.0 <= config.reasoning_share <= 1.0:
@@ -300,18 +262,6 @@ def _accumulation(config: SRPOConfig) -> int:
             "make prompts_per_batch x num_generations a multiple of micro_batch_size x devices."
         )
     return completions // at_once
-
-
-def _endless_order(size: int, seed: int) -> Iterator[int]:
-    generator = np.random.default_rng(seed)
-    while True:
-        yield from generator.permutation(size).tolist()
-
-
-def _mode_of_batch(batch: int, reasoning_share: float) -> Mode:
-    """Spread the reasoning batches evenly over the run."""
-    share = reasoning_share + 1e-9  # 0.7 x 10 must count as 7 whole batches
-    return "reasoning" if int((batch + 1) * share) > int(batch * share) else "direct"
 
 
 def _counts(prompts: Prompts, log: list[dict[str, float]], config: SRPOConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from gream import artifacts
-from gream.data.store import TRAIN, Catalogue, Interactions, save_dataset
+from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
@@ -24,7 +24,8 @@ from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import Names, SidLayout, save_names
 from gream.training import srpo
 from gream.training.advantages import bonus_calibrated_advantages
-from gream.training.srpo import SRPOConfig, SRPOTrainer, reward_functions, trainer_arguments, training_prompts
+from gream.training.srpo import SRPOConfig, SRPOTrainer, reward_functions, trainer_arguments
+from gream.training.srpo_prompts import training_prompts
 
 G, P = 4, 2  # generations, prompts of a batch
 
@@ -171,48 +172,6 @@ def test_a_tokenizer_that_adds_a_token_of_its_own_does_not_change_the_prompt(
     assert trainer._tokenize_prompts([text])[0] == [prompter.direct([1, 2])]
 
 
-def test_prompts_come_from_training_purchases_only(
-    interactions: Interactions, prompter: Prompter, names: Names
-) -> None:
-    """Validation and test purchases are never a target and never in a history."""
-    prompts = training_prompts(interactions, prompter, settings(max_steps=60, reasoning_share=0.5))
-    allowed = set()
-    for items, marks in zip(interactions.sequences, interactions.splits, strict=True):
-        train = items[marks == TRAIN]
-        for t in range(2, len(train)):
-            target = tuple(names.codes[train[t]].tolist())
-            for mode, write in [("direct", prompter.direct_text), ("reasoning", prompter.reasoning_text)]:
-                allowed.add((write(train[:t]), target, mode))
-    asked = {(row["prompt"], tuple(row["target"]), row["mode"]) for row in prompts.rows}
-    assert asked <= allowed
-    # 120 rows over both modes ask every one of the targets at least once.
-    assert {row[1] for row in asked} == {row[1] for row in allowed}
-    assert prompts.available == len(allowed) // 2
-
-
-def test_every_target_is_asked_before_any_is_asked_again(
-    interactions: Interactions, prompter: Prompter
-) -> None:
-    prompts = training_prompts(interactions, prompter, settings(max_steps=60, reasoning_share=0.0))
-    first_round = [row["prompt"] for row in prompts.rows[: prompts.available]]
-    assert len(set(first_round)) == prompts.available
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.3, 3), (0.5, 5), (0.7, 7), (1.0, 10)])
-def test_one_batch_has_one_mode_and_the_run_has_the_share(
-    interactions: Interactions, prompter: Prompter, share: float, expected: int
-) -> None:
-    prompts = training_prompts(interactions, prompter, settings(max_steps=10, reasoning_share=share))
-    batches = [{row["mode"] for row in prompts.rows[i : i + P]} for i in range(0, 10 * P, P)]
-    assert all(len(batch) == 1 for batch in batches)
-    assert sum(batch == {"reasoning"} for batch in batches) == expected
-
-
-def test_reused_batches_need_fewer_prompts(interactions: Interactions, prompter: Prompter) -> None:
-    prompts = training_prompts(interactions, prompter, settings(max_steps=5, num_iterations=2))
-    assert len(prompts.rows) == 3 * P
-
-
 def test_reward_columns_are_graded_reward_and_exact_hit(prompter: Prompter, names: Names) -> None:
     end, logged = prompter.end_of_turn, {}
     codes = names.codes
@@ -290,6 +249,19 @@ def test_names_without_an_order_are_rewarded_by_codebook(prompter: Prompter, nam
     assert exact(**options) == [1.0, 0.0]
 
 
+def test_a_disambiguation_code_alone_earns_nothing(prompter: Prompter, names: Names) -> None:
+    """The item shares only its last code with the target, which numbers the items that share all others."""
+    unordered = Names(SidLayout((3, 4, 5), ordered=False, disambiguation=True), names.codes)
+    reader = Prompter(prompter.tokenizer, unordered, max_history=5)
+    item = (names.codes == names.codes[0]).tolist().index([False, False, True])
+    graded, _ = reward_functions(reader, constraint_of(unordered))
+    completion = [*prompter.name_ids(item), prompter.end_of_turn]
+    options = {"completion_ids": [completion], "target": [names.codes[0].tolist()], "mode": ["direct"]}
+    valid: dict[str, float] = {}
+    assert graded(**options, log_metric=lambda name, value: valid.update({name: value})) == [0.0]
+    assert valid["valid"] == 1.0
+
+
 def test_the_stage_runs_with_names_without_an_order(
     run_dir: Path, names: Names, model_and_tokenizer: tuple[Any, Any]
 ) -> None:
@@ -350,6 +322,9 @@ def test_training_makes_rewarded_completions_likelier(folder: Path, names: Names
         ({"num_generations": 1}, "num_generations is 1; give a number of at least 2"),
         ({"bonus_k": 0}, "bonus_k is 0; give a number of at least 1"),
         ({"max_steps": 0}, "max_steps is 0; give a number of at least 1"),
+        ({"prompts_per_batch": 0}, "prompts_per_batch is 0; give a number of at least 1"),
+        ({"micro_batch_size": 0}, "micro_batch_size is 0; give a number of at least 1"),
+        ({"num_iterations": 0}, "num_iterations is 0; give a number of at least 1"),
         ({"reasoning_share": 1.5}, "reasoning_share is 1.5; give a share between 0 and 1"),
         ({"micro_batch_size": 3}, "8 completions of a batch cannot be split into passes of 3"),
         ({"min_history": 40}, "No user has more than 40 training purchases; lower min_history"),
