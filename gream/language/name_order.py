@@ -9,7 +9,8 @@ the items that share all others.
 Which order the paper trains on could not be found. Ours: drawn at random for every name of every row; or
 the paper's order of decoding, by confidence, which needs a model that has learnt random orders already.
 
-Legend: R rows, T tokens of the longest row, L codebooks, M codes without an order (L, or one less).
+Legend: R rows, T tokens of the longest row, H hidden size, L codebooks, M codes without an order (L, or one
+less).
 """
 
 from __future__ import annotations
@@ -70,9 +71,12 @@ def sort_answers(rows: Sequence[Row], prompter: Prompter, model: Any) -> list[Ro
         prompter: the prompter that wrote them.
         model: a causal language model that was trained on random orders.
     """
-    sorted_rows: list[Row] = []
+    sorted_rows = list(rows)
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row][0]) + len(rows[row][1]))  # less padding
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        sorted_rows += _sorted(rows[start : start + _ROWS_AT_ONCE], prompter, model)
+        part = order[start : start + _ROWS_AT_ONCE]
+        for row, done in zip(part, _sorted([rows[row] for row in part], prompter, model), strict=True):
+            sorted_rows[row] = done
     return sorted_rows
 
 
@@ -112,9 +116,10 @@ def _sorted(rows: Sequence[Row], prompter: Prompter, model: Any) -> list[Row]:
     owner = torch.tensor(owners)[:, None]  # (names, 1)
     place = torch.tensor(places)  # (names, M)
     for step in range(place.shape[1] - 1):
-        logits = model(ids.to(model.device)).logits.float().cpu()  # (R, T, V)
+        states = model.get_decoder()(ids.to(model.device), use_cache=False).last_hidden_state  # (R, T, H)
+        before = states[owner[:, 0], place[:, step] - 1]  # (names, H); logits of all T would fill the memory
         left = ids[owner, place[:, step:]]  # (names, M - step)
-        likely = logits[owner, place[:, step : step + 1] - 1].gather(2, left[:, None, :])[:, 0]
+        likely = model.get_output_embeddings()(before).gather(1, left.to(before.device)).float().cpu()
         best = likely.argmax(dim=1, keepdim=True)
         kept = torch.arange(left.shape[1])[None] != best  # the others keep their order
         others = left[kept].reshape(len(left), -1)

@@ -23,7 +23,7 @@ from gream.data.store import load_catalogue, load_interactions
 from gream.errors import InputError
 from gream.language.alignment import Row
 from gream.language.curriculum import Curriculum, build_curriculum, group_by_length
-from gream.language.name_order import check_name_order, sort_answers
+from gream.language.name_order import check_name_order
 from gream.language.prompting import Prompter
 from gream.language.reasoning import load_traces
 from gream.language.vocab import load_model, save_model
@@ -88,13 +88,12 @@ def run(config: SftConfig) -> None:
             prompter,
             traces=traces,
             name_order=config.name_order,
+            model=model,
             seed=config.seed + epoch,
         )
         for epoch in range(config.epochs)
     ]
     rows = group_by_length([row for plan in plans for row in plan.rows], config.batch_size, seed=config.seed)
-    if config.name_order == "confidence":
-        rows = sort_answers(rows, prompter, model)
     dataset = rows_dataset(rows, config.max_length)
     with writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed

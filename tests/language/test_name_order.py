@@ -11,7 +11,7 @@ import torch
 
 from gream.data.store import Catalogue, Interactions
 from gream.language.curriculum import build_curriculum
-from gream.language.name_order import free_places, shuffle_answers, sort_answers
+from gream.language.name_order import NAME_ORDERS, free_places, shuffle_answers, sort_answers
 from gream.language.prompting import Prompter
 from gream.language.reasoning import Trace, reasoning_row
 from gream.semantic_ids.layout import Names, SidLayout
@@ -50,15 +50,20 @@ def test_every_name_of_an_answer_has_an_order_of_its_own(
     canonical = rows_of(task, catalogue, interactions, free, "canonical")
     shuffled = rows_of(task, catalogue, interactions, free, "random")
     levels: Counter[tuple[int, ...]] = Counter()
+    in_row: set[int] = set()  # different orders inside one row
     for (prompt, answer), (same, moved) in zip(canonical, shuffled, strict=True):
         assert prompt == same
         assert moved[-1] == answer[-1] == free.end_of_turn and len(moved) == len(answer)
+        orders = []
         for place in range(0, len(answer) - 1, 3):
             one, other = answer[place : place + 3], moved[place : place + 3]
             assert sorted(other) == one
-            levels[tuple(one.index(token) for token in other)] += 1
+            orders.append(tuple(one.index(token) for token in other))
+        levels.update(orders)
+        in_row.add(len(set(orders)))
     assert len(levels) == 6  # all orders come up, none by far most often
     assert max(levels.values()) < 0.5 * sum(levels.values())
+    assert max(in_row) > 1 or task != "sequence"  # only its answers have more names than one
 
 
 def test_a_repeated_history_and_titles_stay_as_they_are(
@@ -125,6 +130,28 @@ def test_confidence_takes_the_most_probable_code_that_is_left(
             path.append(token)
         expected.append((prompt, [*path[len(prompt) :], *answer[places[-1] + 1 :]]))
     assert sort_answers(rows, free, model) == expected
+
+
+def test_confidence_leaves_a_repeated_history_as_it_was_shown(
+    model_and_tokenizer: tuple[Any, Any], catalogue: Catalogue, interactions: Interactions, free: Prompter
+) -> None:
+    """The stage once sorted the rows of all tasks, copies too; each pass of the others is sorted alone."""
+    tasks = {"repeat_history": 1.0, "title_to_name": 1.0}
+    plans = {
+        order: build_curriculum(
+            tasks, catalogue, interactions, free, name_order=order, model=model_and_tokenizer[0], seed=3
+        ).rows
+        for order in NAME_ORDERS
+    }
+    titled = {
+        tuple(prompt) for prompt, _ in rows_of("title_to_name", catalogue, interactions, free, "random")
+    }
+    for row, canonical in zip(plans["confidence"], plans["canonical"], strict=True):
+        if tuple(row[0]) in titled:
+            assert [row] == sort_answers([canonical], free, model_and_tokenizer[0])
+        else:
+            assert row == canonical
+    assert plans["confidence"] != plans["canonical"]
 
 
 def test_confidence_sorts_every_name_of_a_sequence_and_keeps_its_items(

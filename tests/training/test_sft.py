@@ -13,9 +13,11 @@ import torch
 from gream.artifacts import writing
 from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.errors import InputError
+from gream.language.name_order import sort_answers
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import Names, SidLayout, save_names
+from gream.training import sft
 from gream.training.sft import (
     IGNORED,
     SftConfig,
@@ -140,6 +142,39 @@ def test_names_without_an_order_are_taught_in_the_order_that_was_asked_for(
         first_book[name_order] = float(shares[list(prompter.level_block(0))].sum().detach())
     assert first_book["canonical"] > 0.95
     assert 0.1 < first_book["random"] < 0.6
+
+
+def test_the_stage_sorts_answers_by_the_confidence_of_the_model_it_starts_from(
+    run_dir: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorting again changes nothing, and a name in codebook order is not what the model would write."""
+    free = Names(SidLayout((3, 4, 5), ordered=False), names.codes)
+    save_names(run_dir / "sids", free)
+    save_model(run_dir / "base", *load_model(run_dir / "base", names), free)
+    seen: list[Any] = []
+    monkeypatch.setattr(sft, "rows_dataset", lambda rows, length: seen.extend(rows) or rows_dataset(rows, 99))
+    config = _config(run_dir, "sorted")
+    config.name_order, config.epochs = "confidence", 1
+    run(config)
+    model, tokenizer = load_model(run_dir / "base", free)
+    assert len(seen) == 24 and sort_answers(seen, Prompter(tokenizer, free), model) == seen
+    assert any(answer[:3] != sorted(answer[:3]) for _, answer in seen)
+
+
+def test_every_epoch_spells_the_names_anew(
+    run_dir: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 titles in two epochs: one order in six comes again by chance."""
+    free = Names(SidLayout((3, 4, 5), ordered=False), names.codes)
+    save_names(run_dir / "sids", free)
+    save_model(run_dir / "base", *load_model(run_dir / "base", names), free)
+    seen: list[Any] = []
+    monkeypatch.setattr(sft, "rows_dataset", lambda rows, length: seen.extend(rows) or rows_dataset(rows, 1))
+    config = _config(run_dir, "two")
+    config.epochs = 2
+    with pytest.raises(InputError, match="max_length is 1"):  # so that nothing is trained
+        run(config)
+    assert len(seen) == 48 and len({(tuple(prompt), tuple(answer)) for prompt, answer in seen}) > 36
 
 
 def test_confidence_needs_names_without_an_order(run_dir: Path) -> None:
