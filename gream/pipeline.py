@@ -114,18 +114,16 @@ def report_stage(config: StageConfig) -> None:
 
 def _write_run_file(run_dir: Path, steps: list[Step]) -> None:
     """Note the folders of the last evaluation, which are those that the run is served with."""
-    from gream.decoding.recommender import RUN_FILE  # here, because it imports torch
-    from gream.evaluation.settings import plain_search
+    from gream.decoding.recommender import RUN_FILE, SERVED  # here, because it imports torch
+    from gream.evaluation.settings import plain_search, reasoning_search
     from gream.semantic_ids.adding import find_run, point_run_to
 
     last: Any = next((s.config for s in reversed(steps) if s.stage == "evaluate"), None)
     if last is None:
         return
     folders = {name: getattr(last, name) for name in ("data", "sids", "model", "scorer")}
-    wanted = ("num_beams", "rule", "scorer_weight", "scorer_levels", "prune_threshold", "prune_level")
-    search = plain_search(last)
-    settings = {name: getattr(search, name) for name in (*wanted, "max_chain_tokens", "temperature")}
-    settings |= {"max_history": last.max_history, "expand_width": last.expand_width}
+    search = reasoning_search(last) if last.reasoning else plain_search(last)
+    settings = {name: getattr(search, name) for name in SERVED} | {"max_history": last.max_history}
     (run_dir / RUN_FILE).write_text(json.dumps(folders | settings, indent=2) + "\n")
     # Items that were added to these names stay, as long as the names do.
     point_run_to(run_dir, find_run(last.locate("data"), last.locate("sids")))

@@ -19,6 +19,11 @@ from gream.language.reasoning import Chain, split_chain
 from gream.semantic_ids.layout import Names
 
 RUN_FILE = "run.json"  # written by `gream run`: the folders and settings that the run is served with
+# The fields of `Search` that it holds; what a request gives goes before them.
+SERVED = (
+    "num_beams", "rule", "scorer_weight", "scorer_levels", "prune_threshold", "prune_level",
+    "num_chains", "max_chain_tokens", "temperature", "choose", "agree",
+)  # fmt: skip
 _NAME = re.compile(r"(?:<[a-z]+_\d+>)+")
 
 
@@ -76,7 +81,8 @@ class Recommender:
             engine: "torch" or "vllm".
 
         Raises:
-            InputError: the run is not finished, or its folders do not belong together.
+            InputError: the run is not finished or was made by an older gream, or its folders do not belong
+                together.
         """
         run = Path(run)
         path = run / RUN_FILE
@@ -85,6 +91,13 @@ class Recommender:
                 f"{run} is no finished run: {RUN_FILE} is missing; run `gream run RECIPE` to its end."
             )
         settings = json.loads(path.read_text())
+        needed = ("data", "sids", "model", "scorer", "max_history", *SERVED)
+        missing = [name for name in needed if name not in settings]
+        if missing:
+            raise InputError(
+                f"{path} was written by an older gream and lacks {', '.join(missing)}; "
+                "run `gream run RECIPE` again."
+            )
         data = run / settings["data"]
         catalogue = load_catalogue(data)
         loaded = load_engine(
@@ -95,17 +108,9 @@ class Recommender:
             max_history=settings["max_history"],
             catalogue=catalogue,
         )
-        levels = settings["scorer_levels"]
-        search = Search(
-            num_beams=settings["num_beams"],
-            rule=settings["rule"],
-            scorer_weight=settings["scorer_weight"],
-            scorer_levels=None if levels is None else tuple(levels),
-            prune_threshold=settings["prune_threshold"],
-            prune_level=settings["prune_level"],
-            max_chain_tokens=settings["max_chain_tokens"],
-            temperature=settings["temperature"],
-        )
+        search = Search(**{name: settings[name] for name in SERVED})
+        if search.scorer_levels is not None:  # JSON has no tuples
+            search = replace(search, scorer_levels=tuple(search.scorer_levels))
         return cls(loaded, catalogue, load_interactions(data), search)
 
     def recommend(
@@ -140,6 +145,8 @@ class Recommender:
             mode=mode,
             num_chains=num_chains,
             expand_width=expand_width,
+            choose="merge" if expand_width is None else self.search.choose,  # only a scorer can choose
+            agree=min(self.search.agree, num_chains),
             seed=seed,
             num_beams=max(self.search.num_beams, k),
         )

@@ -37,6 +37,9 @@ def load_scorer(folder: Path, names: Names) -> PrefixPathScorer:
     if not (folder / SHAPE_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} holds no path scorer; run `gream prm`, or correct the path.")
     data = json.loads((folder / SHAPE_FILE).read_text())
+    older = InputError(f"The path scorer in {folder} was written by an older gream; run `gream prm` again.")
+    if "items" not in data or not data["shape"].keys() <= asdict(ScorerShape()).keys():
+        raise older
     known = Names(names.layout, names.codes[: data["items"]])
     if len(known) != data["items"] or known.checksum() != data["names"]:
         raise InputError(
@@ -46,7 +49,7 @@ def load_scorer(folder: Path, names: Names) -> PrefixPathScorer:
     scorer = PrefixPathScorer(TrieConstraint(names), ScorerShape(**data["shape"]))
     weights = load_file(folder / WEIGHTS_FILE)
     if weights.keys() != scorer.state_dict().keys():
-        raise InputError(f"The path scorer in {folder} was written by an older gream; run `gream prm` again.")
+        raise older
     if len(known) < len(names):
         weights["rows.weight"] = _rows_of_more_names(weights["rows.weight"], known, scorer.item_nodes)
     scorer.load_state_dict(weights)

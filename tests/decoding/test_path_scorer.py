@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from gream.decoding.backend import Session
 from gream.decoding.beam import Guide, beam_search
 from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
-from gream.decoding.scorer_file import WEIGHTS_FILE, load_scorer, save_scorer
+from gream.decoding.scorer_file import SHAPE_FILE, WEIGHTS_FILE, load_scorer, save_scorer
 from gream.errors import InputError
 from gream.semantic_ids.collisions import name_new_items
 from gream.semantic_ids.constraint import TrieConstraint
@@ -39,9 +40,9 @@ def every_score(scorer: PrefixPathScorer, histories: list[list[int]], level: int
 
 
 def test_a_score_equals_the_formula_written_out(scorer: PrefixPathScorer) -> None:
-    history = [3, 11, 0]
+    history = [3, 0, 11]
     node = int(scorer.item_nodes[0, 1])  # items 3 and 0 lie below it, item 11 does not
-    assert scorer.item_nodes[history, 1].eq(node).tolist() == [True, False, True]
+    assert scorer.item_nodes[history, 1].eq(node).tolist() == [True, True, False]
     context = scorer.context([history])
     first = int(scorer.ancestors[node, 0])
     assert scorer.ancestors[node].tolist() == [first, node, 0]
@@ -55,7 +56,7 @@ def test_a_score_equals_the_formula_written_out(scorer: PrefixPathScorer) -> Non
         weights = (logits + scorer.path_ages.weight[ages, 0]).softmax(0)
         path = path + sum(w * scorer.value(s) for w, s in zip(weights, states, strict=True))
         path = path + scorer.feed_forward(path)
-        returns = scorer.return_ages.weight[2, 1] + scorer.return_ages.weight[0, 1]
+        returns = scorer.return_ages.weight[2, 1] + scorer.return_ages.weight[1, 1]  # 0 is the newest's
         expected = scorer.head(path)[0] + row @ scorer.state(states[-1]) + returns
     torch.testing.assert_close(scorer.score(context, 1, torch.tensor([[node]]))[0, 0], expected)
 
@@ -167,11 +168,27 @@ def test_a_scorer_of_an_older_gream_is_refused(
         load_scorer(tmp_path, names)
 
 
-def test_sizes_that_do_not_divide_are_refused() -> None:
+@pytest.mark.parametrize("change", [{"items": None}, {"shape": {"hidden_size": 8, "num_blocks": 2}}])
+def test_a_scorer_whose_shape_is_told_in_another_way_is_refused(
+    scorer: PrefixPathScorer, names: Names, tmp_path: Path, change: dict[str, object]
+) -> None:
+    """The first scorers said no number of items, which once ended in a KeyError."""
+    save_scorer(tmp_path, scorer, names)
+    told = json.loads((tmp_path / SHAPE_FILE).read_text()) | change
+    told = {key: value for key, value in told.items() if value is not None}
+    (tmp_path / SHAPE_FILE).write_text(json.dumps(told))
+    with pytest.raises(InputError, match="written by an older gream; run `gream prm` again"):
+        load_scorer(tmp_path, names)
+
+
+def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="`hidden_size` is 9, but must be even"):
         ScorerShape(hidden_size=9, num_heads=3)
-    with pytest.raises(InputError, match="at least 1"):
-        ScorerShape(max_history=0)
+    for name in ("hidden_size", "num_layers", "num_heads", "max_history"):
+        with pytest.raises(InputError, match=f"`{name}` is 0; a path scorer needs at least 1"):
+            ScorerShape(**{name: 0})
+    with pytest.raises(InputError, match="`dropout` is 1.0; give a share"):
+        ScorerShape(dropout=1.0)
 
 
 class EvenBackend:

@@ -14,11 +14,14 @@ from gream.artifacts import writing
 from gream.cli import main
 from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.decoding.recommend import Engine, Search, recommend_many
-from gream.decoding.recommender import RUN_FILE, Recommender, item_titles, readable_chain
+from gream.decoding.recommender import RUN_FILE, SERVED, Recommender, item_titles, readable_chain
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
+from gream.evaluation.evaluate import EvaluateConfig
+from gream.evaluation.settings import reasoning_search
 from gream.language.prompting import Prompter
 from gream.language.vocab import save_model
+from gream.pipeline import Step, _write_run_file
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, save_names
 
@@ -102,15 +105,52 @@ def run_folder(
     """A finished run of the toy shop, without a scorer."""
     with writing(tmp_path / "data", stage="data", config={}, inputs={}, seed=0) as draft:
         save_dataset(draft.path, catalogue, interactions)
-    (tmp_path / "sids").mkdir()
-    save_names(tmp_path / "sids", names)
+    with writing(tmp_path / "sids", stage="sids", config={}, inputs={}, seed=0) as draft:
+        save_names(draft.path, names)
     save_model(tmp_path / "srpo", *model_and_tokenizer, names)
     folders = {"data": "data", "sids": "sids", "model": "srpo", "scorer": ""}
     settings = {"max_history": 5, "num_beams": 8, "rule": "sum"}
-    settings |= {"scorer_weight": 0.5, "scorer_levels": [1, 2]}
-    settings |= {"prune_threshold": None, "prune_level": None, "max_chain_tokens": 6, "temperature": 0.7}
+    settings |= {"scorer_weight": 0.5, "scorer_levels": [1, 2], "prune_threshold": None, "prune_level": None}
+    settings |= {"num_chains": 4, "max_chain_tokens": 6, "temperature": 0.7, "choose": "best", "agree": 3}
     (tmp_path / RUN_FILE).write_text(json.dumps(folders | settings))
     return tmp_path
+
+
+def test_a_run_is_served_with_the_settings_of_its_last_evaluation(run_folder: Path) -> None:
+    """Every one of them differs from the default of `Search`."""
+    config = EvaluateConfig(
+        run_dir=str(run_folder), model="srpo", num_beams=7, rule="sum", scorer_weight=0.25,
+        scorer_levels=[0, 2], prune_threshold=0.5, prune_level=0, num_chains=5, max_chain_tokens=9,
+        temperature=0.4, choose="merge", agree=2, max_history=3,
+    )  # fmt: skip
+    _write_run_file(run_folder, [Step(Path("11-evaluate.yaml"), "evaluate", config)])
+    recommender = Recommender.load(run_folder)
+    expected = reasoning_search(config)
+    assert {name: getattr(recommender.search, name) for name in SERVED} == {
+        name: getattr(expected, name) for name in SERVED
+    }
+    assert recommender.search.scorer_levels == (0, 2) and recommender.search.agree == 2
+    assert recommender.engine.prompter.max_history == 3
+
+
+def test_a_run_file_of_an_older_gream_is_told(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file of a run that was made before pruning and the choice among chains had settings."""
+    settings = json.loads((run_folder / RUN_FILE).read_text())
+    for name in ("prune_level", "choose", "agree"):
+        del settings[name]
+    (run_folder / RUN_FILE).write_text(json.dumps(settings))
+    assert main(["recommend", str(run_folder), "--user", "user-1"]) == 2
+    error = capsys.readouterr().err
+    assert "lacks prune_level, choose, agree; run `gream run RECIPE` again" in error
+    assert error.count("\n") == 1
+
+
+def test_fewer_chains_and_no_scorer_are_served_whatever_the_run_chose(run_folder: Path) -> None:
+    """The run stops when 3 chains agree and takes the best by the scorer; asked are 2 chains without it."""
+    recommender = Recommender.load(run_folder)
+    assert (recommender.search.choose, recommender.search.agree) == ("best", 3)
+    found = recommender.recommend(["item-3"], k=2, mode="reasoning", num_chains=2)
+    assert len(found) == 2 and all(r.chain is not None for r in found)
 
 
 def test_recommender_leaves_out_what_was_bought(run_folder: Path, catalogue: Catalogue) -> None:
@@ -120,11 +160,6 @@ def test_recommender_leaves_out_what_was_bought(run_folder: Path, catalogue: Cat
     assert {r.item_id for r in found} == set(catalogue.item_ids) - set(history)
     assert [r.rank for r in found] == list(range(1, 23))
     assert found[0].title == catalogue.titles[catalogue.item_ids.index(found[0].item_id)]
-
-
-def test_recommender_gives_the_chain_in_reasoning_mode(run_folder: Path) -> None:
-    found = Recommender.load(run_folder).recommend(["item-3"], k=2, mode="reasoning", num_chains=2)
-    assert all(r.chain is not None for r in found)
 
 
 def test_recommender_knows_its_users(run_folder: Path, interactions: Interactions) -> None:
