@@ -89,7 +89,8 @@ def load_config(
     """Build the configuration of one stage from a YAML file and overrides, which win.
 
     Raises:
-        InputError: no such file, broken YAML, unknown or missing keys, wrong types; all of them at once.
+        InputError: no such file, broken YAML, unknown or missing keys, wrong types; all of them at once. A
+            seed out of range.
     """
     values = {**(read_yaml(file) if file else {}), **(overrides or {})}
     where = str(file) if file else "the command line"
@@ -104,10 +105,13 @@ def load_config(
         raise InputError(f"{where}: {'; '.join(problems)}.")
     try:
         # As JSON, because strict validation of Python objects takes no mapping for a dataclass.
-        return TypeAdapter(cls).validate_json(json.dumps(_expand(cls, values), default=str), strict=True)
+        config = TypeAdapter(cls).validate_json(json.dumps(_expand(cls, values), default=str), strict=True)
     except ValidationError as error:
-        told = [f"`{'.'.join(map(str, e['loc']))}` = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        told = [_told(problem) for problem in error.errors()]
         raise InputError(f"{where}: {'; '.join(told)}.") from error
+    if not 0 <= config.seed < 2**32:  # what numpy, torch and transformers all take
+        raise InputError(f"{where}: `seed` is {config.seed}; give a number from 0 to {2**32 - 1}.")
+    return config
 
 
 class _Loader(yaml.SafeLoader):
@@ -185,6 +189,14 @@ def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
     return f"unknown key `{key}` ({hint})"
+
+
+def _told(problem: Mapping[str, Any]) -> str:
+    """Turn one of pydantic's problems into words; one of the settings together has no place of its own."""
+    message = str(problem["msg"])
+    if not problem["loc"]:
+        return message.removeprefix("Value error, ").rstrip(".")
+    return f"`{'.'.join(map(str, problem['loc']))}` = {problem['input']!r}: {message}"
 
 
 def _expand(cls: type[StageConfig], values: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,28 @@ def test_all_unknown_keys_are_told_at_once_with_the_nearest_known(tmp_path: Path
         load_config(_Config, file)
 
 
+def test_settings_that_do_not_fit_each_other_are_told_in_their_own_words() -> None:
+    """A dataclass that refuses them in `__post_init__` is not hidden behind all that was given."""
+
+    @dataclass(kw_only=True)
+    class Choosy(StageConfig):
+        rate: float = option(0.1, doc="a number")
+
+        def __post_init__(self) -> None:
+            if self.rate > 1:
+                raise InputError(f"`rate` is {self.rate}; give at most 1.")
+
+    with pytest.raises(InputError) as told:
+        load_config(Choosy, None, {"rate": 2.0, "seed": 3})
+    assert str(told.value) == "the command line: `rate` is 2.0; give at most 1."
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_told(seed: int) -> None:
+    with pytest.raises(InputError, match=f"`seed` is {seed}; give a number from 0 to 4294967295"):
+        load_config(_Config, None, {"seed": seed})
+
+
 def test_wrong_types_are_told_at_once(tmp_path: Path) -> None:
     file = _write(tmp_path, "rate: fast\nsizes: 3\n")
     with pytest.raises(InputError, match="`rate` = 'fast'.*`sizes` = 3"):

@@ -149,6 +149,12 @@ def _check_options(
             f"`expand_width` is {guide.expand_width}, but {num_beams} beams are kept of it; "
             "make it at least `num_beams`."
         )
+    beyond = [level for level in (guide and guide.levels) or () if not 0 <= level < constraint.depth]
+    if beyond:
+        raise InputError(
+            f"The scorer is to keep at level {beyond[0]}, but names of {constraint.depth} codes have the "
+            f"levels 0 to {constraint.depth - 1}; choose among these."
+        )
     if len(blocks) != constraint.depth:
         raise ValueError(f"{len(blocks)} blocks were given for names of {constraint.depth} codes")
 
@@ -224,8 +230,10 @@ def _refuse(faults: Tensor) -> None:
 def _ranked(
     beams: Beams, kept: list[Beams], pruned: list[Beams], constraint: Constraint, guide: Guide | None
 ) -> list[BeamResult]:
-    """Order each user's items and leave the padding out; `guide` is None where it did not keep at the end."""
-    beams = beams.take(constraint.item_of(beams.nodes).argsort(dim=1, stable=True))
+    """Order each user's items and leave the padding out; `guide` is None where it did not keep at the end.
+
+    The columns of the last level ascend in the item, so that a stable sort gives ties to the lower one.
+    """
     by_score = guide is not None and guide.rule != "scorer_then_policy"
     rank = guide.value(beams) if guide and by_score else beams.logps
     beams = beams.take(rank.argsort(dim=1, descending=True, stable=True))

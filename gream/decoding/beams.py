@@ -86,5 +86,4 @@ def merged(beams: Beams) -> Beams:
     shares = torch.where(peak > -torch.inf, (logps - peak).exp(), 0.0)
     sums = torch.zeros_like(logps).scatter_add(1, group, shares).gather(1, group)
     united = torch.where(is_first, peak + sums.log(), -torch.inf)
-    united = united.masked_fill(peak == -torch.inf, -torch.inf)
     return replace(beams, logps=beams.logps.scatter(1, columns, united)).take(columns)

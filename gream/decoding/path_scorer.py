@@ -55,13 +55,16 @@ class ScorerShape:
     policy_size: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "num_heads", "max_history"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}` is {getattr(self, name)}; a path scorer needs at least 1.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"`dropout` is {self.dropout}; give a share from 0 to less than 1.")
         if self.hidden_size % self.num_heads or self.hidden_size % 2:
             raise InputError(
                 f"`hidden_size` is {self.hidden_size}, but must be even and a multiple of `num_heads` "
                 f"({self.num_heads}); choose sizes that divide."
             )
-        if self.max_history < 1 or self.num_layers < 1:
-            raise InputError("A path scorer needs `max_history` and `num_layers` of at least 1.")
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,15 @@ class PrefixPathScorer(nn.Module):
             real: (B, T) bool, false where a position is padding, on either side.
             items: (B, M) the users' newest purchases, oldest first, padded at the end with any item.
             counts: (B,) number of real purchases.
+
+        Raises:
+            InputError: states of another width than those that it was trained on.
         """
+        if states.shape[2] != self.shape.policy_size:
+            raise InputError(
+                f"The path scorer reads hidden states of width {self.shape.policy_size}, but this model's "
+                f"have {states.shape[2]}; give the model that `gream prm` trained it with."
+            )
         states = self.dropout(self.reader(states.to(self.rows.weight)))  # (B, T, D)
         real = real.to(states.device)
         last = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(dim=1)

@@ -8,6 +8,7 @@ Legend: B users, W beams, N items.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,6 +69,10 @@ class Search:
                 f"expand_width is {self.expand_width}, but the scorer must keep num_beams = {self.num_beams} "
                 "prefixes; give at least that many."
             )
+        for name in ("temperature", "scorer_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"{name} is {value}; give a number of at least 0.")
         if self.rule not in RULES:
             raise InputError(f"rule is {self.rule!r}; give one of {', '.join(RULES)}.")
         if self.choose not in CHOICES:

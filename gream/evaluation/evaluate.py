@@ -74,6 +74,7 @@ def run(config: EvaluateConfig) -> None:
             rows |= model_rows(exam, engine, direct, batch_size=config.batch_size)[0]
             del engine  # two models at once need not fit
         engine = _load(config, "model", exam, catalogue)
+        _refuse_states_of_another(config, engine)
         found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
         rows |= found
         report: dict[str, Any] = {
@@ -99,6 +100,15 @@ def run(config: EvaluateConfig) -> None:
     if config.scaling:
         logger.info("%s", format_scaling(config.output_path))
     logger.info("%d of %d users, %d items ranked for each", len(cases), len(everyone), exam.num_items)
+
+
+def _refuse_states_of_another(config: EvaluateConfig, engine: Engine) -> None:
+    """Refuse a second model beside a scorer that reads the first one's hidden states."""
+    if config.smaller and engine.scorer is not None and engine.scorer.reads_states:
+        raise InputError(
+            f"The scorer {config.scorer} reads the hidden states of {config.model}, which {config.smaller} "
+            "does not have; compare the two with a scorer that `gream prm` trained with `context: own`."
+        )
 
 
 def purchases_before(interactions: Interactions, split: int) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ def plain_search(config: EvaluateConfig) -> Search:
         scorer_weight=config.scorer_weight,
         scorer_levels=tuple(config.scorer_levels) or None,
         prune_threshold=config.prune_threshold or None,
-        prune_level=None if config.prune_level < 0 else config.prune_level,
+        prune_level=None if config.prune_level == -1 else config.prune_level,
         max_chain_tokens=config.max_chain_tokens,
         temperature=config.temperature,
         seed=config.seed,
@@ -79,8 +79,16 @@ def report_searches(config: EvaluateConfig) -> dict[str, Search]:
     """Return the search of every row of the report, by the row's name.
 
     Raises:
-        InputError: settings out of range, or settings of --scaling that cannot be.
+        InputError: settings out of range, or that cannot be together.
     """
+    for name, least in (("batch_size", 1), ("max_users", 0)):
+        if getattr(config, name) < least:
+            raise InputError(f"{name} is {getattr(config, name)}; give at least {least}.")
+    if config.reasoning and config.choose == "best" and not config.scorer:
+        raise InputError(
+            "choose is 'best', but no scorer is given to choose by; add the folder of `gream prm` as scorer, "
+            "or choose 'merge'."
+        )
     direct = plain_search(config)
     searches = {"direct": direct}
     if config.scorer:

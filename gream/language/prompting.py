@@ -49,10 +49,12 @@ class Prompter:
         max_history: how many of the newest purchases a prompt shows.
 
     Raises:
-        InputError: the tokenizer lacks the item tokens of these names.
+        InputError: the tokenizer lacks the item tokens of these names, or a prompt is to show nothing.
     """
 
     def __init__(self, tokenizer: Any, names: Names, *, max_history: int = 20) -> None:
+        if max_history < 1:
+            raise InputError(f"max_history is {max_history}; give at least 1.")
         self.tokenizer = tokenizer
         self.names = names
         self.max_history = max_history

@@ -30,6 +30,7 @@ from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
 from gream.decoding.scorer_file import save_scorer
 from gream.errors import InputError
 from gream.evaluation import metrics
+from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.constraint import TrieConstraint
@@ -74,9 +75,17 @@ class PrmConfig(StageConfig):
     learning_rate: float = option(3e-3, doc="peak learning rate, falling to 0 along a cosine")
     policy_learning_rate: float = option(3e-4, doc="the same of a policy that is trained along")
     weight_decay: float = option(0.01, doc="weight decay of AdamW")
-    validation_users: int = option(1000, doc="validation cases that choose the epoch, drawn at random")
+    validation_users: int = option(
+        1000, doc="validation cases, drawn at random, that choose the epoch; 0: all"
+    )
 
     def __post_init__(self) -> None:
+        for name in ("num_negatives", "epochs", "targets_per_sequence", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}` is {getattr(self, name)}; give at least 1.")
+        for name in ("learning_rate", "policy_learning_rate", "weight_decay", "validation_users"):
+            if getattr(self, name) < 0:
+                raise InputError(f"`{name}` is {getattr(self, name)}; give at least 0.")
         if self.context not in CONTEXTS:
             raise InputError(f"`context` is {self.context!r}; give one of {', '.join(CONTEXTS)}.")
         if (self.context == "policy") != bool(self.model):
@@ -106,7 +115,7 @@ def run(config: PrmConfig) -> None:
         )
     interactions = load_interactions(config.locate("data"))
     sequences = interactions.training_sequences()
-    cases = _draw(interactions.cases(VALIDATION), config.validation_users, config.seed)
+    cases = draw_cases(interactions.cases(VALIDATION), config.validation_users, config.seed)
     policy, tokenizer = load_model(config.locate("model"), names) if config.model else (None, None)
     with artifacts.writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
@@ -246,14 +255,6 @@ def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int, config: Pr
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.item()
-
-
-def _draw(cases: list[Case], count: int, seed: int) -> list[Case]:
-    """Draw `count` cases without replacement, in their order; all where there are not more."""
-    if count >= len(cases):
-        return cases
-    chosen = np.random.default_rng(seed).choice(len(cases), size=count, replace=False)
-    return [cases[i] for i in sorted(chosen)]
 
 
 if __name__ == "__main__":

@@ -172,13 +172,68 @@ def test_a_pruner_that_drops_everything_raises() -> None:
         beam_search(ScriptedBackend(0), [[1]], constraint, BLOCKS, num_beams=4, pruner=DropsAll())
 
 
-def test_a_number_that_is_not_finite_raises_instead_of_hiding_an_item() -> None:
+def test_a_pruner_that_keeps_padding_only_has_dropped_everything() -> None:
+    class KeepsPadding:
+        def keep(self, level: int, nodes: torch.Tensor, logps: torch.Tensor, *others: object) -> torch.Tensor:
+            return logps == -torch.inf
+
+    constraint = TrieConstraint(random_names(20, 0))
+    one = constraint.narrow(torch.arange(20)[None] == 4)
+    with pytest.raises(ValueError, match="dropped every beam"):
+        beam_search(
+            ScriptedBackend(0), [[1]], constraint, BLOCKS, num_beams=4, pruner=KeepsPadding(), narrowing=one
+        )
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_number_that_is_not_finite_raises_instead_of_hiding_an_item(level: int) -> None:
     class Broken(ScriptedBackend):
         def draw(self, prompt: tuple[int, ...], path: tuple[int, ...], block: range) -> np.ndarray:
-            return np.full(len(block), np.nan, dtype=np.float32)
+            broken = np.full(len(block), np.nan, dtype=np.float32)
+            return broken if len(path) == level else super().draw(prompt, path, block)
 
     with pytest.raises(ValueError, match="not finite"):
         beam_search(Broken(0), [[1]], TrieConstraint(random_names(20, 0)), BLOCKS, num_beams=2)
+
+
+def test_a_score_that_is_not_finite_raises_except_that_of_padding() -> None:
+    """User 0 may get one item, so that one of its three columns is real; the others have no finite score."""
+    constraint = TrieConstraint(random_names(30, 1))
+    mask = torch.ones(2, 30, dtype=torch.bool)
+    mask[0, 1:] = False
+
+    class Broken(TableScorer):
+        def score(self, context: object, level: int, nodes: torch.Tensor) -> torch.Tensor:
+            scores = super().score(context, level, nodes)
+            if level == 1:
+                scores[0, torch.arange(3) != self.finite] = torch.nan
+            return scores
+
+    found = []
+    scorer = Broken(torch.zeros(2, constraint.num_nodes))
+    for scorer.finite in range(3):
+        try:
+            found += beam_search(
+                ScriptedBackend(1), [[1], [2]], constraint, BLOCKS, num_beams=3, guide=Guide(scorer, 3),
+                narrowing=constraint.narrow(mask),
+            )  # fmt: skip
+        except ValueError as error:
+            assert "scorer gave a score that is not finite" in str(error)
+    assert len(found) == 2 and found[0].items.tolist() == [0]
+
+
+def test_illegal_codes_need_no_finite_number() -> None:
+    """Names with the first codes 0 and 2; an engine that rules the other codes out may say so."""
+    names = Names(SidLayout((4, 3)), np.array([[2, 1], [0, 2], [0, 0]], dtype=np.int32))
+
+    class Sparse(ScriptedBackend):
+        def draw(self, prompt: tuple[int, ...], path: tuple[int, ...], block: range) -> np.ndarray:
+            numbers = np.full(len(block), -np.inf, dtype=np.float32)
+            numbers[{(): [0, 2], (0,): [0, 2], (2,): [1]}[path]] = -1
+            return numbers
+
+    (found,) = beam_search(Sparse(0), [[9]], TrieConstraint(names), [range(0, 4), range(4, 7)], num_beams=3)
+    assert found.items.tolist() == [0, 1, 2]
 
 
 def test_widths_and_rules_that_do_not_fit_are_refused() -> None:

@@ -59,6 +59,11 @@ def test_equal_items_of_a_merge_are_ordered_by_id() -> None:
     assert answer.items.tolist() == [3, 8]
 
 
+def test_of_chains_that_give_an_item_the_same_probability_the_first_found_it() -> None:
+    answer = merge_chains([chain([8], [-2.0]), chain([3], [-1.0]), chain([3], [-1.0])], Search(k=2))
+    assert answer.chain_of == [1, 0]
+
+
 def test_one_chain_merges_to_itself() -> None:
     answer = merge_chains([chain([4, 1], [-0.5, -2.0])], Search(k=2))
     np.testing.assert_allclose(answer.logps, [-0.5, -2.0])
@@ -160,9 +165,16 @@ def test_no_second_round_when_everybody_agrees(prompter: Prompter) -> None:
     assert [[len(of_user) for of_user in users] for users in script.written] == [[3, 3, 3]]
 
 
+def test_agreement_is_that_of_all_first_chains(prompter: Prompter) -> None:
+    script = Script(prompter, [[4, 3, 3, 8], [3, 3, 4, 8], [6] * 4])
+    script.reason(searching(agree=3))
+    assert script.written[1:] == [[[(0, 3)], [(1, 3)]]]
+
+
 def test_a_chain_without_an_end_is_closed_by_force(prompter: Prompter) -> None:
     script = Script(prompter, [[3], [4], [5]])
-    script.reason(Search(k=1, mode="reasoning", num_chains=1, seed=5))
+    answers = script.reason(Search(k=1, mode="reasoning", num_chains=1, seed=5))
+    assert not any(ANSWER_START in answer.chains[0] for answer in answers)  # what is shown is the thought
     ended = [20, 30, prompter.answer_start]
     forced = [20, 30, *prompter.encode(f"\n{THINK_END}\n{ANSWER_START}")]
     endings = [ended, forced, ended]

@@ -291,7 +291,7 @@ def test_a_target_is_not_lost_while_another_path_of_it_stays() -> None:
     kept_one = pruning_quality([result_of(nodes[:1], nodes[1:2])], [0], constraint, 1)
     assert (kept_one.targets_held, kept_one.targets_dropped, kept_one.right_drops) == (1, 0, 0)
     lost = pruning_quality([result_of([], nodes[:2])], [0], constraint, 1)
-    assert (lost.targets_held, lost.targets_dropped) == (1, 1)
+    assert (lost.targets_held, lost.targets_dropped, lost.drops, lost.right_drops) == (1, 1, 2, 0)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.decoding.scripted import (
     SIZES,
     ScriptedBackend,
     TableScorer,
+    assert_same,
     nodes_to_prefixes,
     obvious_logp,
     random_names,
@@ -130,6 +131,38 @@ def test_the_scorer_alone_decides_among_the_proposed_prefixes() -> None:
                 assert kept == (proposed if sign > 0 else proposed and crowd <= 2)
                 kept_somewhere += kept
     assert kept_somewhere > 20
+
+
+def test_a_pruner_sees_what_the_scorer_kept() -> None:
+    names, backend = random_names(40, 2), ScriptedBackend(2, coarse=False)
+    constraint = TrieConstraint(names)
+    table = torch.randn(1, constraint.num_nodes, generator=torch.Generator().manual_seed(0))
+    seen: list[list[int]] = []
+
+    class KeepsAll:
+        def keep(self, level: int, nodes: torch.Tensor, logps: torch.Tensor, *others: object) -> torch.Tensor:
+            seen.append(sorted(nodes[logps > -torch.inf].tolist()))
+            return torch.ones_like(nodes, dtype=torch.bool)
+
+    options = {"num_beams": 3, "guide": Guide(TableScorer(table), 8)}
+    (alone,) = beam_search(backend, [[1]], constraint, BLOCKS, **options)
+    (both,) = beam_search(backend, [[1]], constraint, BLOCKS, pruner=KeepsAll(), **options)
+    assert_same(alone, both)
+    assert seen == [nodes.tolist() for nodes in alone.kept[:2]]
+
+
+def test_padding_never_takes_the_place_of_a_path_with_a_lower_score() -> None:
+    """Padding repeats a legal path, and its score; each user may get three items, and three are asked for."""
+    names, backend = random_names(40, 1), ScriptedBackend(1)
+    constraint = TrieConstraint(names)
+    items = torch.randperm(40, generator=torch.Generator().manual_seed(2))[:30].view(10, 3)
+    narrowing = constraint.narrow(torch.zeros(10, 40, dtype=torch.bool).scatter(1, items, True))
+    table = torch.randn(10, constraint.num_nodes, generator=torch.Generator().manual_seed(3))
+    results = beam_search(
+        backend, [[user + 1] for user in range(10)], constraint, BLOCKS, num_beams=3,
+        guide=Guide(TableScorer(table), 8), narrowing=narrowing,
+    )  # fmt: skip
+    assert [set(result.items.tolist()) for result in results] == [set(row) for row in items.tolist()]
 
 
 def test_a_planted_drift_is_mended_by_the_scorer() -> None:

@@ -14,6 +14,7 @@ from gream.decoding.beam import Guide, beam_search
 from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext, ScorerShape
 from gream.decoding.scorer_file import load_scorer, save_scorer
 from gream.decoding.torch_backend import TorchBackend
+from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.semantic_ids.collisions import name_new_items
 from gream.semantic_ids.constraint import TrieConstraint
@@ -68,7 +69,7 @@ def every_score(
 
 
 def test_a_score_equals_the_formula_written_out(names: Names) -> None:
-    scorer, history = new_scorer(names), [3, 11, 0]
+    scorer, history = new_scorer(names), [3, 0, 11]
     node = int(scorer.item_nodes[0, 1])  # items 3 and 0 lie below it, item 11 does not
     first = int(scorer.ancestors[node, 0])
     session = states_of([4], 6)
@@ -80,7 +81,7 @@ def test_a_score_equals_the_formula_written_out(names: Names) -> None:
         logits = torch.stack([scorer.query(path) @ scorer.key(s) / 4**0.5 for s in states])
         path = path + sum(w * scorer.value(s) for w, s in zip(logits.softmax(0), states, strict=True))
         path = path + scorer.feed_forward(path)
-        returns = scorer.return_ages.weight[2, 1] + scorer.return_ages.weight[0, 1]
+        returns = scorer.return_ages.weight[2, 1] + scorer.return_ages.weight[1, 1]  # 0 is the newest's
         expected = scorer.head(path)[0] + row @ scorer.state(states[-1]) + returns
     torch.testing.assert_close(scorer.score(context, 1, torch.tensor([[node]]))[0, 0], expected)
 
@@ -101,6 +102,13 @@ def test_states_of_half_precision_give_float32_scores(names: Names) -> None:
     session = states_of([3], 3)
     scores = every_score(new_scorer(names), [[1]], States(session.states.bfloat16(), session.real))
     assert scores.dtype == torch.float32
+
+
+def test_the_states_of_a_model_of_another_width_are_refused(names: Names) -> None:
+    """As when a sweep searches a smaller model with the scorer of the larger one."""
+    wider = States(torch.zeros(1, 3, 7), torch.ones(1, 3, dtype=torch.bool))
+    with pytest.raises(InputError, match="reads hidden states of width 5, but this model's have 7; give the"):
+        new_scorer(names).context([[1]], wider)
 
 
 def test_a_saved_scorer_is_read_back_with_its_context(names: Names, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from gream.semantic_ids.layout import Names, SidLayout
 from gream.semantic_ids.postings import PostingConstraint
 from tests.decoding.scripted import ScriptedBackend
 
-VOCAB, PAD, STOP = 64, 0, 7
+VOCAB, PAD = 64, 0
 BLOCKS = [range(40, 44), range(44, 47), range(47, 52)]
 PROMPTS = [[3, 9, 4], [5], [11, 2, 30, 8, 1, 6, 21], [12, 13], [14, 15]]
 
@@ -242,6 +242,15 @@ def test_each_prompt_is_prefilled_once_and_the_last_token_is_never_fed() -> None
     assert fed == [(5, 7), (5, 4), (5, 6)]  # prompts, then 4 first codes, then 6 beams: 2 steps for 3 codes
 
 
+def test_users_are_fed_in_batches_of_like_length() -> None:
+    model = tiny_model()
+    backend, fed = TorchBackend(model, PAD, batch_size=2), count_forwards(model)
+    session = backend.start(PROMPTS)
+    assert fed == [(2, 2), (2, 3), (1, 7)]  # lengths 1 and 2, 2 and 3, 7
+    session.step(torch.zeros(5, 4, dtype=torch.long), torch.arange(40, 44).expand(5, 4), BLOCKS[1])
+    assert fed[3:] == [(2, 4), (2, 4), (1, 4)]
+
+
 def test_numbers_are_normalised_over_the_whole_vocabulary_in_float32() -> None:
     backend = TorchBackend(tiny_model().to(torch.bfloat16), PAD)
     logps = backend.start(PROMPTS).first(range(VOCAB))
@@ -266,45 +275,6 @@ def test_a_model_in_training_is_searched_without_dropout_and_left_in_training() 
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.logps, b.logps)
     assert model.training
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_complete_is_the_same_for_the_same_seeds_and_leaves_the_random_state_alone(
-    temperature: float,
-) -> None:
-    backend = TorchBackend(tiny_model(), PAD, batch_size=2)
-    before = torch.random.get_rng_state()
-    options = {"stop": STOP, "max_tokens": 9, "temperature": temperature}
-    first = backend.complete(PROMPTS, seeds=[[3]] * 5, **options)
-    assert torch.equal(before, torch.random.get_rng_state())
-    torch.rand(5)
-    assert first == backend.complete(PROMPTS, seeds=[[3]] * 5, **options)
-    if temperature:
-        assert first != backend.complete(PROMPTS, seeds=[[4]] * 5, **options)
-
-
-def test_complete_ends_with_the_stop_token_or_at_the_limit() -> None:
-    backend = TorchBackend(tiny_model(), PAD)
-    options = {"stop": STOP, "max_tokens": 20, "temperature": 1.0}
-    texts = [
-        text for of_user in backend.complete(PROMPTS, seeds=[range(10)] * 5, **options) for text in of_user
-    ]
-    stopped = [text for text in texts if STOP in text]
-    assert stopped and len(stopped) < len(texts)
-    assert all(text.index(STOP) == len(text) - 1 for text in stopped)
-    assert all(len(text) == 20 for text in texts if STOP not in text)
-
-
-def test_greedy_text_equals_the_argmax_of_full_forward_passes() -> None:
-    model = tiny_model(5).eval()
-    texts = TorchBackend(model, PAD).complete(
-        PROMPTS, seeds=[[0]] * 5, stop=STOP, max_tokens=6, temperature=0.0
-    )
-    for prompt, [text] in zip(PROMPTS, texts, strict=True):
-        tokens = list(prompt)
-        while len(tokens) < len(prompt) + 6 and tokens[-1:] != [STOP]:
-            tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
-        assert text == tokens[len(prompt) :]
 
 
 def test_models_that_cannot_be_searched_exactly_are_refused() -> None:

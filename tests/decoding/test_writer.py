@@ -159,6 +159,36 @@ def test_a_token_without_probability_is_never_chosen() -> None:
     assert _choose(logits, 1.0, draws).tolist() == [[1, 3]]
 
 
+def test_rare_tokens_of_a_large_vocabulary_are_drawn_where_their_probability_is() -> None:
+    """One token has nearly all of it, and 2**16 others less each than the steps of float32 below 1."""
+    logits = torch.zeros(1, 1, 2**16 + 1)
+    logits[..., 0] = 19.0  # the others together have 2**16 / exp(19) = 4e-4
+    draws = 1 - torch.arange(1, 1200, 7)[None] * 2**-20 / 4
+    found = _choose(logits.expand(1, draws.shape[1], -1), 1.0, draws)[0].numpy()
+    cumulated = np.cumsum(logits[0, 0].softmax(-1).double().numpy())
+    expected = np.searchsorted(cumulated, draws[0].double().numpy() * cumulated[-1], side="right")
+    np.testing.assert_array_equal(found, expected)
+    assert (found > 0).all() and len(set(found.tolist())) == draws.shape[1]
+
+
+@pytest.mark.parametrize("num_texts", [1, 4])
+def test_a_batch_is_bounded_by_the_texts_that_are_written_together(num_texts: int) -> None:
+    """Four texts for every user of a batch: 8 users with one text each, or 2 users with four."""
+    model = tiny_model()
+    backend, fed = TorchBackend(model, PAD, batch_size=2), record_shapes(model)
+    seeds = [list(range(num_texts))] * 5
+    backend.complete(PROMPTS, seeds=seeds, stop=NEVER, max_tokens=1, temperature=1.0)
+    assert fed == ([(5, 7)] if num_texts == 1 else [(2, 2), (2, 3), (1, 7)])
+
+
+def test_the_growing_cache_is_seldom_copied() -> None:
+    layer, places = GrowingLayer(), []
+    for _ in range(300):
+        layer.update(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 1, 4))
+        places.append(layer.keys.data_ptr())  # the old room still stands when the new one is made
+    assert sum(one != other for one, other in zip(places, places[1:], strict=False)) < 30
+
+
 def test_the_growing_cache_holds_what_the_cache_of_transformers_holds() -> None:
     generator = torch.Generator().manual_seed(0)
     model = tiny_model()

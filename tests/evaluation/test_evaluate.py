@@ -174,7 +174,7 @@ def test_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> Non
 def test_toy_model_is_evaluated_in_every_row_with_valid_lists(run_dir: Path) -> None:
     config = EvaluateConfig(
         run_dir=str(run_dir), model="model", before="model", scorer="prm", k=5, num_beams=6, expand_width=8,
-        num_chains=2, max_chain_tokens=8, max_history=5, batch_size=8,
+        num_chains=2, max_chain_tokens=8, max_history=5, batch_size=8, prune_threshold=0.5,
     )  # fmt: skip
     evaluate.run(config)
     folder = run_dir / "evaluation"
@@ -187,6 +187,8 @@ def test_toy_model_is_evaluated_in_every_row_with_valid_lists(run_dir: Path) -> 
         assert low <= report[name]["recall@5"] <= high
     assert report["direct"]["recall@5"] == report["direct_before_srpo"]["recall@5"]  # one and the same model
     assert report["reasoning"]["tokens_per_user"] >= 2 * 3
+    pruned = [name for name, row in report.items() if isinstance(row, dict) and "false_prune_rate" in row]
+    assert pruned == ["direct_before_srpo", "direct", "prm"]
     examples = json.loads((folder / "examples.json").read_text())
     assert [set(e["lists"]) for e in examples] == [{"direct", "prm", "reasoning"}] * 3
     assert all(item["score"] is not None for e in examples for item in e["lists"]["prm"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ import pytest
 from gream.cli import main
 from gream.data.store import TEST, Interactions
 from gream.decoding.answer import Answer
+from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
 from gream.decoding.recommend import Engine, Search
+from gream.decoding.scorer_file import save_scorer
+from gream.evaluation import scaling
 from gream.evaluation.evaluate import EvaluateConfig
 from gream.evaluation.exam import Exam
 from gream.evaluation.scaling import Setting, frontier, overtaken, plain_at_equal_time, settings_of, sweep
 from gream.evaluation.scaling_report import compared, format_scaling, write_scaling
 from gream.evaluation.settings import report_searches
 from gream.semantic_ids.constraint import TrieConstraint
-from gream.semantic_ids.layout import Names
+from gream.semantic_ids.layout import Names, load_names
 
 HEAD = {"users": 3, "users_in_split": 15, "items": 24, "split": "test", "k": 5, "seed": 0}
 
@@ -115,16 +119,20 @@ def test_chains_and_pruning_are_swept_where_they_are_asked_for() -> None:
 
 
 def test_every_batch_goes_through_all_settings_and_every_user_is_counted(
-    names: Names, interactions: Interactions
+    names: Names, interactions: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By a clock that only the searches move: each by its number of beams for every user."""
+    clock = [0.0]
+    monkeypatch.setattr(scaling, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     cases = interactions.cases(TEST)[:3]
     exam = Exam(cases, num_items=24, k=2, seed=0)
     constraint = TrieConstraint(names)
-    asked: list[tuple[int, int]] = []
+    asked: list[tuple[int, int, int]] = []
 
     def recommend(engine: Any, histories: Any, search: Search, *, batch_size: int) -> list[Answer]:
         """All paths of user 0's target are kept for everybody; its item is first in the list of width 2."""
-        asked.append((search.num_beams, len(histories)))
+        asked.append((search.num_beams, len(histories), search.seed))
+        clock[0] += search.num_beams * len(histories)
         kept = tuple(constraint.item_nodes[cases[0].target, level].reshape(1).numpy() for level in range(3))
         items = np.array([cases[0].target]) if search.num_beams == 2 else np.array([cases[1].target])
         return [Answer(items, np.zeros(1), None, tokens=7, kept=kept)] * len(histories)
@@ -132,10 +140,12 @@ def test_every_batch_goes_through_all_settings_and_every_user_is_counted(
     settings = [Setting("plain beam", str(beams), Search(k=2, num_beams=beams)) for beams in (2, 3)]
     engine = Engine(None, None, constraint, names)  # type: ignore[arg-type]
     first, second = sweep(exam, engine, settings, batch_size=2, recommend=recommend)
-    assert asked == [(2, 3), (3, 3), (2, 2), (3, 2), (2, 1), (3, 1)]  # warm-up, then batch by batch
+    # The warm-up, then batch by batch; chains of the second batch have seeds of their own.
+    assert asked == [(2, 3, 0), (3, 3, 0), (2, 2, 0), (3, 2, 0), (2, 1, 2), (3, 1, 2)]
     assert first["recall@2"] == second["recall@2"] == pytest.approx(1 / 3, abs=1e-6)
     assert first["hrecall"][2] == pytest.approx(1 / 3, abs=1e-6)
-    assert first["tokens_per_user"] == 7.0 and first["seconds_per_user"] > 0
+    assert first["tokens_per_user"] == 7.0
+    assert (first["seconds_per_user"], second["seconds_per_user"]) == (2.0, 3.0)  # without the warm-up
     assert "false_prune_rate" not in first
 
 
@@ -159,6 +169,7 @@ def test_report_names_the_frontier_and_what_the_smaller_model_reaches(tmp_path: 
         row("large|x", "plain beam of 5", 0.004, 0.2, num_beams=5),
         row("small", "plain beam of 5", 0.001, 0.1, num_beams=5),
         row("small", "scorer, 6 of 24", 0.003, 0.25, false_prune_rate=0.125),
+        row("small", "scorer, 6 of 48", 0.0045, 0.3),
     ]
     write_scaling(tmp_path, HEAD, rows)
     text = (tmp_path / "scaling.md").read_text()
@@ -168,6 +179,7 @@ def test_report_names_the_frontier_and_what_the_smaller_model_reaches(tmp_path: 
         "1. small, scorer, 6 of 24: recall@5 0.2500 in 3 ms a user, +0.1500 for 3.00 times the time of the"
     )
     assert expected in text
+    assert "0.3000 in 4.5 ms a user, +0.0500 for 1.50 times the time of the one before." in text
     sizes = "small with scorer, 6 of 24 reaches recall@5 0.2500 in 3 ms a user, no worse than large"
     assert sizes in text and "![quality against seconds](scaling.png)" in text
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
@@ -207,14 +219,26 @@ def test_toy_model_is_swept_and_its_plain_row_is_that_of_the_report(
     shown = capsys.readouterr().out
     assert "plain beam of 10" in shown and "is on the frontier" in shown and "no worse than" in shown
     folder = run_dir / "evaluation"
-    report, scaling = (json.loads((folder / f"{name}.json").read_text()) for name in ("report", "scaling"))
-    by_name = {r["name"]: r for r in scaling["rows"][: len(scaling["rows"]) // 2]}
+    report, swept = (json.loads((folder / f"{name}.json").read_text()) for name in ("report", "scaling"))
+    by_name = {r["name"]: r for r in swept["rows"][: len(swept["rows"]) // 2]}
     metrics = ("recall@5", "ndcg@5", "mrr", "coverage")
     for name, setting in (("direct", "plain beam of 6"), ("prm", "scorer, 6 of 8")):
         assert [by_name[setting][m] for m in metrics] == [report[name][m] for m in metrics]
     assert by_name["2 chains"]["tokens_per_user"] > by_name["1 chain"]["tokens_per_user"]
     assert "hrecall" not in by_name["1 chain"] and len(by_name["plain beam of 6"]["hrecall"]) == 3
-    assert any(r["frontier"] for r in scaling["rows"]) and (folder / "scaling.md").is_file()
+    assert any(r["frontier"] for r in swept["rows"]) and (folder / "scaling.md").is_file()
+
+
+def test_a_scorer_that_reads_one_model_judges_no_other(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_dir / "model", run_dir / "small")
+    names = load_names(run_dir / "sids")
+    shape = ScorerShape(hidden_size=8, num_heads=1, policy_size=16)
+    save_scorer(run_dir / "prm", PrefixPathScorer(TrieConstraint(names), shape), names)
+    words = ["--model", "model", "--smaller", "small", "--scorer", "prm", "--num_beams", "10", "--k", "5"]
+    assert main(["evaluate", "--run_dir", str(run_dir), *words, "--scaling"]) == 2
+    assert "prm reads the hidden states of model, which small does not have" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,17 @@ def test_a_policy_that_is_not_trained_along_stays_as_it_is(
         assert unchanged != train
 
 
+def test_a_policy_that_is_trained_along_has_a_learning_rate_of_its_own(
+    model_and_tokenizer: tuple[Any, Any], prompter: Prompter, scorer: PrefixPathScorer
+) -> None:
+    model = model_and_tokenizer[0]
+    config = PrmConfig(context="policy", model="m", learning_rate=0.1, policy_learning_rate=0.001)
+    targets = new_targets(model, prompter, [], train=True)
+    ours, theirs = prm._optimizer(scorer, targets, config).param_groups
+    assert ours["lr"] == 0.1 and ours["params"][0] is next(scorer.parameters())
+    assert theirs["lr"] == 0.001 and theirs["params"][0] is next(model.parameters())
+
+
 def test_an_epoch_cuts_every_sequence_anew_before_other_purchases(
     model_and_tokenizer: tuple[Any, Any], prompter: Prompter
 ) -> None:
@@ -173,6 +184,23 @@ class TellingPolicy(torch.nn.Module):
     def forward(self, tokens: torch.Tensor, *, logits_to_keep: int, **_: object) -> SimpleNamespace:
         seen = (tokens[:, :, None] == torch.tensor(self.block)).float().cumsum(dim=1)
         return SimpleNamespace(logits=torch.zeros(len(tokens), logits_to_keep, 500), hidden_states=[seen])
+
+
+def test_the_policy_is_run_without_its_padding(prompter: Prompter, scorer: PrefixPathScorer) -> None:
+    """A model with rotary positions hides a wrong mask or wrong positions; the engine gives these."""
+    asked: dict[str, torch.Tensor] = {}
+
+    class Asked(TellingPolicy):
+        def forward(self, tokens: torch.Tensor, **options: Any) -> SimpleNamespace:
+            asked.update(mask=options["attention_mask"], positions=options["position_ids"])
+            states = torch.zeros(*tokens.shape, 32)
+            return SimpleNamespace(logits=super().forward(tokens, **options).logits, hidden_states=[states])
+
+    new_targets(Asked(prompter.item_block), prompter, []).contexts(scorer, CASES)
+    for case, mask, positions in zip(CASES, asked["mask"], asked["positions"], strict=True):
+        length = len(prompter.direct(case.history)) + 3  # and the name of the target
+        assert mask.tolist() == [0] * (len(mask) - length) + [1] * length
+        assert positions[-length:].tolist() == list(range(length))
 
 
 def test_a_planted_rule_is_learnt_at_every_depth_and_is_personal(prompter: Prompter, names: Names) -> None:

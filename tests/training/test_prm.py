@@ -39,6 +39,10 @@ CONFIG = PrmConfig(
     hidden_size=16, max_history=8, dropout=0.1, epochs=6, batch_size=32, num_negatives=7, learning_rate=0.01
 )
 
+COUNTS = ("num_negatives", "epochs", "targets_per_sequence", "batch_size")
+AMOUNTS = ("learning_rate", "policy_learning_rate", "weight_decay", "validation_users")
+EPOCH = {"epoch": 1, "loss": 1.0, "recall@10": 0.5, "ndcg@10": 0.25}
+
 
 def test_a_planted_rule_is_learnt_at_every_depth_and_is_personal() -> None:
     """The next item follows from the last one, and all are about equally frequent.
@@ -73,6 +77,17 @@ def popularity_aucs(scorer: PrefixPathScorer, bought: np.ndarray, cases: list[Ca
         below = (counts < reached).sum(1) + ((counts == reached).sum(1) - 1) / 2
         found.append(float((below / (len(nodes) - 1)).mean()))
     return found
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_purchases() -> None:
+    """Six in three batches, and nothing is learnt: an indifferent scorer loses log(N + 1) + log V a depth."""
+    scorer = new_scorer(grid_names(20))
+    torch.nn.init.zeros_(scorer.state.weight)  # the head's last layer starts at zero anyway
+    targets = HistoryTargets([np.array([1, 2, 3]), np.array([4, 5]), np.array([6])], 8, 1)
+    figures = prm.train(scorer, targets, [Case(0, np.array([1]), 2)], replace(CONFIG, learning_rate=0.0))
+    sizes = [len(nodes) for nodes in scorer.level_nodes]
+    expected = sum(math.log(min(CONFIG.num_negatives, size - 1) + 1) + math.log(size) for size in sizes)
+    assert [f["loss"] for f in figures] == pytest.approx([expected] * CONFIG.epochs, rel=1e-5)
 
 
 def test_the_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +152,21 @@ def test_the_stage_writes_a_scorer_and_its_figures(run_dir: Path, names: Names) 
     ranks = prm.ranks_by_scorer(scorer, HistoryTargets([], 8, 32), cases)
     assert metrics.recall(ranks, 10) == pytest.approx(best["recall@10"])
     assert metrics.ndcg(ranks, 10) == pytest.approx(best["ndcg@10"])
+
+
+def test_the_epoch_is_chosen_by_as_many_validation_cases_as_were_asked_for(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are drawn by the seed; without a number they are all."""
+    seen: list[list[Case]] = []
+    monkeypatch.setattr(prm, "train", lambda scorer, targets, cases, config: seen.append(cases) or [EPOCH])
+    for users, seed in ((4, 0), (4, 0), (4, 1), (0, 0)):
+        prm.run(replace(CONFIG, run_dir=str(run_dir), validation_users=users, seed=seed))
+    drawn = [[case.user for case in cases] for cases in seen]
+    assert len(set(drawn[0])) == 4 and drawn[0] == drawn[1] != drawn[2]
+    assert drawn[3] == list(range(15))
+    report = json.loads((run_dir / "prm" / "prm_report.json").read_text())
+    assert report["validation_users"] == 15
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_does_not(run_dir: Path) -> None:
@@ -209,6 +239,8 @@ def test_a_policy_that_is_only_read_is_not_written_again(policy_config: PrmConfi
         ({"context": "policy"}, "`model` is '', but the context `policy`.* give both or none"),
         ({"model": "base"}, "`context` is 'own' and `model` is 'base'"),
         ({"train_policy": True}, "set `context: policy` with it"),
+        *(({name: 0}, f"`{name}` is 0; give at least 1") for name in COUNTS),
+        *(({name: -1}, f"`{name}` is -1; give at least 0") for name in AMOUNTS),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
