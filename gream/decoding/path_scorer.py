@@ -134,8 +134,7 @@ class PrefixPathScorer(nn.Module):
     def level_rows(self, level: int) -> Tensor:
         """Return the rows of all valid prefixes of one level: (V, D)."""
         nodes = self.level_nodes[level]
-        rows: Tensor = self.rows(self.ancestors[nodes.start : nodes.stop, : level + 1]).sum(dim=1)
-        return rows
+        return self._rows_of(torch.arange(nodes.start, nodes.stop, device=self.ancestors.device), level)
 
     def context(self, histories: Sequence[Sequence[int]], session: Session | None = None) -> ScorerContext:
         """Encode B histories of dense item ids, oldest first; only the newest `max_history` count.
@@ -163,8 +162,9 @@ class PrefixPathScorer(nn.Module):
         Returns:
             B contexts. Purchases from `counts` on do not enter: the encoder is causal.
         """
-        leaves = self.item_nodes[items, -1] - self.level_nodes[-1].start
-        states = self.encoder(F.embedding(leaves, self.level_rows(len(self.level_nodes) - 1)))  # (U, T, D)
+        states = self.encoder(
+            self._rows_of(self.item_nodes[items, -1], len(self.level_nodes) - 1)
+        )  # (U, T, D)
         num_users, width, size = states.shape
 
         def of_users(projected: Tensor) -> Tensor:
@@ -230,22 +230,38 @@ class PrefixPathScorer(nn.Module):
         """
         assert isinstance(context, ScorerContext)
         with torch.inference_mode():
-            return self.logits(context, level, nodes, self.affinities(context, level))
+            # Only the rows that are asked for: a catalogue has many more than a search looks at.
+            rows = self._rows_of(nodes.clamp_min(0), level)  # (B, W, D)
+            again = context.bought[:, None, :, level] == nodes[:, :, None]  # (B, W, M)
+            returns = torch.where(again, context.returns[:, None, :, level], 0.0).sum(dim=2)
+            affinities = (rows @ context.state[:, :, None]).squeeze(-1) + returns
+            paths = self.path(rows)
+            return self._judged(context, paths, self.query(paths), affinities, nodes)
 
     def logits(self, context: ScorerContext, level: int, nodes: Tensor, affinities: Tensor) -> Tensor:
         """Compute what `score` returns, with a graph, from the affinities of the level."""
-        table = self.level_rows(level)
         index = (nodes - self.level_nodes[level].start).clamp_min(0)
-        # the rows of a level are fewer than the pairs of user and path: project before looking up
-        projected = self.path(table)
-        queries = F.embedding(index, self.query(projected))  # (B, W, P)
+        # in training the rows of a level are fewer than the pairs of user and path: project before looking up
+        projected = self.path(self.level_rows(level))
+        paths, queries = F.embedding(index, projected), F.embedding(index, self.query(projected))
+        return self._judged(context, paths, queries, affinities.gather(1, index), nodes)
+
+    def _judged(
+        self, context: ScorerContext, paths: Tensor, queries: Tensor, affinities: Tensor, nodes: Tensor
+    ) -> Tensor:
+        """Let paths (B, W, P) with their queries look at the context: (B, W) logits."""
         weights = queries @ context.keys.transpose(1, 2) * queries.shape[-1] ** -0.5  # (B, W, T)
         weights = (weights + context.bias[:, None]).softmax(dim=-1)
-        paths = F.embedding(index, projected) + weights @ context.values
+        paths = paths + weights @ context.values
         paths = paths + self.feed_forward(paths)
-        logits = self.head(paths).squeeze(-1) + affinities.gather(1, index)
+        logits = self.head(paths).squeeze(-1) + affinities
         scores: Tensor = logits.float().masked_fill(nodes < 0, -torch.inf)
         return scores
+
+    def _rows_of(self, nodes: Tensor, level: int) -> Tensor:
+        """Add the row of a prefix of `level` + 1 codes to those of the shorter ones: (..., ) to (..., D)."""
+        rows: Tensor = self.rows(self.ancestors[nodes, : level + 1]).sum(dim=-2)
+        return rows
 
     def newest(self, histories: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Pad the newest purchases at the end with item 0: (B, M), and their numbers (B,)."""

@@ -246,8 +246,9 @@ class TrieConstraint:
         mask = mask.to(self.device)
         if self._standing is not None:
             mask = mask & self._standing
-        paths.refuse_empty(mask, self.num_items)
-        return Narrowing(prefix_counts(mask, self._order))
+        counts = prefix_counts(mask, self._order)
+        paths.refuse_empty(counts[:, -1], self.num_items)
+        return Narrowing(counts)
 
     def item_of(self, nodes: Tensor) -> Tensor:
         """Translate leaf nodes of any shape to items; -1 stays -1.

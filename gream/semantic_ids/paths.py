@@ -97,13 +97,13 @@ def moved(constraint: Kind, device: torch.device | str) -> Kind:
     return there
 
 
-def refuse_empty(mask: Tensor, num_items: int) -> None:
-    """Refuse a user for whom a (B, N) mask leaves nothing.
+def refuse_empty(left: Tensor, num_items: int) -> None:
+    """Refuse a user for whom a filter leaves nothing: (B,) bool, or numbers of items.
 
     Raises:
         InputError: there is such a user; the first is named.
     """
-    empty = torch.nonzero(~mask.any(dim=1)).flatten()
+    empty = torch.nonzero(left == 0).flatten()
     if len(empty):
         raise InputError(
             f"The filter of user {int(empty[0])} of this request leaves none of {num_items:,} "

@@ -135,7 +135,7 @@ class PostingConstraint:
     def follow(self, nodes: Tensor, columns: Tensor, level: int) -> Tensor:
         """Add a code to every beam: (B, W) nodes and columns to (B, W) nodes; -1 where no name goes there."""
         codes, used = self._decoded(nodes)
-        book = torch.searchsorted(self._offsets, columns, right=True) - 1
+        book = torch.searchsorted(self._offsets, columns.contiguous(), right=True) - 1
         reused = used.gather(2, book.unsqueeze(-1)).squeeze(-1)
         codes = codes.scatter(2, book.unsqueeze(-1), (columns - self._offsets[book]).unsqueeze(-1))
         used = used.scatter(2, book.unsqueeze(-1), True)
@@ -167,7 +167,7 @@ class PostingConstraint:
         mask = mask.to(self.device)
         if self._standing is not None:
             mask = mask & self._standing
-        refuse_empty(mask, self.num_items)
+        refuse_empty(mask.any(dim=1), self.num_items)
         return Narrowing(mask)
 
     def item_of(self, nodes: Tensor) -> Tensor:

@@ -61,6 +61,17 @@ def test_a_score_equals_the_formula_written_out(scorer: PrefixPathScorer) -> Non
     torch.testing.assert_close(scorer.score(context, 1, torch.tensor([[node]]))[0, 0], expected)
 
 
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_what_is_served_equals_what_is_trained(scorer: PrefixPathScorer, level: int) -> None:
+    context = scorer.context([[5, 9, 5], [], [1, 2, 3, 4, 5, 6, 7]])
+    nodes = torch.tensor(scorer.level_nodes[level])
+    drawn = nodes[torch.randint(len(nodes), (3, 9), generator=torch.Generator().manual_seed(level))]
+    drawn[1, 4] = -1
+    with torch.inference_mode():
+        trained = scorer.logits(context, level, drawn, scorer.affinities(context, level))
+    torch.testing.assert_close(scorer.score(context, level, drawn), trained, rtol=1e-5, atol=1e-5)
+
+
 def test_padding_gets_minus_infinity_and_changes_no_other_score(scorer: PrefixPathScorer) -> None:
     context = scorer.context([[1, 2], [3]])
     nodes = torch.tensor(scorer.level_nodes[2])[:3]
