@@ -8,6 +8,9 @@ A score needs a block of the vocabulary and one normaliser over all of it. So th
 vocabulary are made a slice at a time from the model's last hidden states and its output embedding, and are
 never in memory together. A model that does more to its logits (scales or caps them) makes them itself.
 
+The model is not compiled: on two cores torch.compile saved 15 % of the forward passes of one fixed shape,
+after 50 seconds of compiling, and every other length of prompts and caches asks for that again.
+
 Legend: B users, W beams, T tokens of the longest prompt, S cached positions, V vocabulary, K tokens of a
 block, H hidden size.
 """
