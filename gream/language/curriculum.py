@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gream.data.store import Catalogue, Interactions
 from gream.errors import InputError
 from gream.language.alignment import TASKS, Row, task_rows
-from gream.language.name_order import COPIES, shuffle_answers, sort_answers
+from gream.language.name_order import COPIES, shuffle_answers
 from gream.language.prompting import Prompter
 from gream.language.reasoning import Trace, reasoning_row
 
@@ -41,7 +40,6 @@ def build_curriculum(
     *,
     traces: Sequence[Trace] = (),
     name_order: str = "random",
-    model: Any = None,
     seed: int = 0,
 ) -> Curriculum:
     """Make and shuffle the rows of all tasks.
@@ -54,9 +52,7 @@ def build_curriculum(
         passes: task to number of passes; tasks are those of `alignment.TASKS` and `reasoning`.
         traces: what the `reasoning` task teaches.
         name_order: "canonical" spells the names of all answers in codebook order; else those of names
-            without an order are spelled at random, anew in every pass, and with "confidence" then sorted
-            (see `gream.language.name_order`).
-        model: whose confidence that is.
+            without an order are spelled at random, anew in every pass (see `gream.language.name_order`).
 
     Raises:
         InputError: an unknown task, a negative number, `reasoning` without traces, or no row at all.
@@ -77,7 +73,6 @@ def build_curriculum(
         made = _passes(task, number, catalogue, interactions, prompter, traces, rng)
         if name_order != "canonical" and task not in COPIES:
             made = shuffle_answers(made, prompter, order_rng)
-            made = sort_answers(made, prompter, model) if name_order == "confidence" else made
         counts[task] = len(made)
         rows += made
     if not rows:

@@ -56,8 +56,8 @@ class SftConfig(StageConfig):
     )
     name_order: str = option(
         "random",
-        doc="order of the codes in an answer, for names without an order: `random`, `canonical`, or "
-        "`confidence` of the model to start from, which must know random orders; no effect on ordered names",
+        doc="order of the codes in an answer, for names without an order: `random` or `canonical`; "
+        "no effect on ordered names",
     )
     epochs: int = option(1, doc="number of times that the plan of tasks is made anew and trained on")
     batch_size: int = option(64, doc="rows of one optimiser step on one device")
@@ -78,7 +78,7 @@ def run(config: SftConfig) -> None:
     interactions = load_interactions(config.locate("data"))
     model, tokenizer = load_model(config.locate("model"), names)
     prompter = Prompter(tokenizer, names, max_history=config.max_history)
-    check_name_order(config.name_order, prompter)
+    check_name_order(config.name_order)
     traces = load_traces(config.locate("traces")) if config.traces else []
     plans = [
         build_curriculum(
@@ -88,7 +88,6 @@ def run(config: SftConfig) -> None:
             prompter,
             traces=traces,
             name_order=config.name_order,
-            model=model,
             seed=config.seed + epoch,
         )
         for epoch in range(config.epochs)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from gream.data.store import Catalogue, Interactions
 from gream.language.curriculum import build_curriculum
-from gream.language.name_order import NAME_ORDERS, free_places, shuffle_answers, sort_answers
+from gream.language.name_order import free_places, shuffle_answers
 from gream.language.prompting import Prompter
 from gream.language.reasoning import Trace, reasoning_row
 from gream.semantic_ids.layout import Names, SidLayout
@@ -108,63 +107,3 @@ def test_only_the_final_answer_of_a_chain_may_move(free: Prompter) -> None:
         assert (prompt, answer[:start], answer[start + 3 :]) == (row[0], row[1][:start], row[1][start + 3 :])
         orders.add(tuple(answer[start : start + 3]))
     assert len(orders) == 6
-
-
-def test_confidence_takes_the_most_probable_code_that_is_left(
-    model_and_tokenizer: tuple[Any, Any], catalogue: Catalogue, interactions: Interactions, free: Prompter
-) -> None:
-    """Against a slow loop: rows of unequal length with one name each, one model call for each choice."""
-    model = model_and_tokenizer[0]
-    rows = rows_of("next_item", catalogue, interactions, free, "random")
-    rows += [reasoning_row(TRACE, free)]
-    expected = []
-    for prompt, answer in rows:
-        [places] = free_places(answer, free).tolist()
-        left = [answer[place] for place in places]
-        path = [*prompt, *answer[: places[0]]]
-        for _ in places:
-            with torch.no_grad():
-                logits = model(torch.tensor([path])).logits[0, -1]
-            token = max(left, key=lambda t: float(logits[t]))
-            left.remove(token)
-            path.append(token)
-        expected.append((prompt, [*path[len(prompt) :], *answer[places[-1] + 1 :]]))
-    assert sort_answers(rows, free, model) == expected
-
-
-def test_confidence_leaves_a_repeated_history_as_it_was_shown(
-    model_and_tokenizer: tuple[Any, Any], catalogue: Catalogue, interactions: Interactions, free: Prompter
-) -> None:
-    """The stage once sorted the rows of all tasks, copies too; each pass of the others is sorted alone."""
-    tasks = {"repeat_history": 1.0, "title_to_name": 1.0}
-    plans = {
-        order: build_curriculum(
-            tasks, catalogue, interactions, free, name_order=order, model=model_and_tokenizer[0], seed=3
-        ).rows
-        for order in NAME_ORDERS
-    }
-    titled = {
-        tuple(prompt) for prompt, _ in rows_of("title_to_name", catalogue, interactions, free, "random")
-    }
-    for row, canonical in zip(plans["confidence"], plans["canonical"], strict=True):
-        if tuple(row[0]) in titled:
-            assert [row] == sort_answers([canonical], free, model_and_tokenizer[0])
-        else:
-            assert row == canonical
-    assert plans["confidence"] != plans["canonical"]
-
-
-def test_confidence_sorts_every_name_of_a_sequence_and_keeps_its_items(
-    model_and_tokenizer: tuple[Any, Any], catalogue: Catalogue, interactions: Interactions, free: Prompter
-) -> None:
-    """At the end every name's first code is its most probable one after what stands before it."""
-    model = model_and_tokenizer[0]
-    rows = rows_of("sequence", catalogue, interactions, free, "random")
-    for (prompt, answer), (same, done) in zip(rows, sort_answers(rows, free, model), strict=True):
-        assert prompt == same
-        names = [sorted(answer[i : i + 3]) for i in range(0, len(answer) - 1, 3)]
-        assert [sorted(done[i : i + 3]) for i in range(0, len(done) - 1, 3)] == names
-        with torch.no_grad():
-            logits = model(torch.tensor([prompt + done])).logits[0]
-        first = logits[len(prompt) - 1, done[:3]]
-        assert int(first.argmax()) == 0  # of the first name nothing moved before it

@@ -13,7 +13,6 @@ import torch
 from gream.artifacts import writing
 from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.errors import InputError
-from gream.language.name_order import sort_answers
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import Names, SidLayout, save_names
@@ -144,23 +143,6 @@ def test_names_without_an_order_are_taught_in_the_order_that_was_asked_for(
     assert 0.1 < first_book["random"] < 0.6
 
 
-def test_the_stage_sorts_answers_by_the_confidence_of_the_model_it_starts_from(
-    run_dir: Path, names: Names, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sorting again changes nothing, and a name in codebook order is not what the model would write."""
-    free = Names(SidLayout((3, 4, 5), ordered=False), names.codes)
-    save_names(run_dir / "sids", free)
-    save_model(run_dir / "base", *load_model(run_dir / "base", names), free)
-    seen: list[Any] = []
-    monkeypatch.setattr(sft, "rows_dataset", lambda rows, length: seen.extend(rows) or rows_dataset(rows, 99))
-    config = _config(run_dir, "sorted")
-    config.name_order, config.epochs = "confidence", 1
-    run(config)
-    model, tokenizer = load_model(run_dir / "base", free)
-    assert len(seen) == 24 and sort_answers(seen, Prompter(tokenizer, free), model) == seen
-    assert any(answer[:3] != sorted(answer[:3]) for _, answer in seen)
-
-
 def test_every_epoch_spells_the_names_anew(
     run_dir: Path, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,10 +159,9 @@ def test_every_epoch_spells_the_names_anew(
     assert len(seen) == 48 and len({(tuple(prompt), tuple(answer)) for prompt, answer in seen}) > 36
 
 
-def test_confidence_needs_names_without_an_order(run_dir: Path) -> None:
-    for name_order, message in [("confidence", "have an order"), ("alphabetical", "give one of random")]:
-        config = _config(run_dir, "bad")
-        config.name_order = name_order
-        with pytest.raises(InputError, match=message):
-            run(config)
+def test_an_unknown_order_of_names_is_told(run_dir: Path) -> None:
+    config = _config(run_dir, "bad")
+    config.name_order = "alphabetical"
+    with pytest.raises(InputError, match="give one of random, canonical"):
+        run(config)
     assert not (run_dir / "bad").exists()
