@@ -15,8 +15,6 @@ from transformers import (
     MistralForCausalLM,
     PhiConfig,
     PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from gream.decoding import torch_backend
@@ -27,27 +25,11 @@ from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
 from gream.semantic_ids.postings import PostingConstraint
 from tests.decoding.scripted import ScriptedBackend
+from tests.decoding.tiny import VOCAB, tiny_model
 
-VOCAB, PAD = 64, 0
+PAD = 0
 BLOCKS = [range(40, 44), range(44, 47), range(47, 52)]
 PROMPTS = [[3, 9, 4], [5], [11, 2, 30, 8, 1, 6, 21], [12, 13], [14, 15]]
-
-
-def tiny_model(seed: int = 0, **options: object) -> Qwen3ForCausalLM:
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=128,
-        initializer_range=0.4,  # far from uniform, so that a wrong mask or position shows
-        **options,
-    )
-    return Qwen3ForCausalLM(config)
 
 
 def other_model(name: str) -> PreTrainedModel:

@@ -6,32 +6,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
+from transformers import DynamicCache, Qwen3ForCausalLM
 
 from gream.decoding.torch_backend import TorchBackend
 from gream.decoding.writer import GrowingLayer, _choose
+from tests.decoding.tiny import VOCAB, tiny_model
 
-VOCAB, PAD, STOP = 64, 0, 7
+PAD, STOP = 0, 7
 PROMPTS = [[3, 9, 4], [5], [11, 2, 30, 8, 1, 6, 21], [12, 13], [14, 15]]
 SEEDS = [[1, 2, 3], [4], [5, 6], [], [1, 9, 10, 11]]
 NEVER = VOCAB  # a stop token that no model writes
-
-
-def tiny_model(seed: int = 0, **options: object) -> Qwen3ForCausalLM:
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=128,
-        initializer_range=0.3,  # far from uniform, so that a wrong mask or position shows
-        **options,
-    )
-    return Qwen3ForCausalLM(config)
 
 
 def obvious_text(
