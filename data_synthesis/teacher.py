@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_synthesis.denoise import Coherence
+from data_synthesis.filters import Facts
+from data_synthesis.words import CatalogueWords
 from gream.data.store import Catalogue
 
-_WINDOW = 3  # purchases on each side that can vouch for one
 _DECAY = 0.5  # weight of a purchase against the one after it, when the intent is inferred
 _PRICE_WORDS = ("low price", "middle price", "high price")
 
@@ -41,22 +43,30 @@ class RuleTeacher:
     Args:
         catalogue: items with their category paths.
         sequences: training purchases, one array for each user.
+        denoise: whether the rewritten history leaves out what does not fit; else it is a copy, as in GREAM's
+            code. The other steps look at what fits in either case.
     """
 
-    def __init__(self, catalogue: Catalogue, sequences: Iterable[np.ndarray]) -> None:
+    def __init__(
+        self, catalogue: Catalogue, sequences: Iterable[np.ndarray], *, denoise: bool = True
+    ) -> None:
         self.catalogue = catalogue
+        self.facts = Facts(CatalogueWords(catalogue))
+        bought = list(sequences)
+        self.coherence = Coherence(catalogue, bought)
+        self._denoise = denoise
         leaves = [path[-1] if path else "" for path in catalogue.categories]
         self.categories = sorted(set(leaves))
         index = {name: i for i, name in enumerate(self.categories)}
         self.category_of = np.asarray([index[leaf] for leaf in leaves])  # (N,)
         self._tiers = _price_tiers(catalogue.prices)
-        self._follows, self._affinity = self._learn(list(sequences))
+        self._follows = self._learn(bought)
 
     def explain(
         self, history: Sequence[int], rng: np.random.Generator, attempts: int = 1
     ) -> list[Explanation]:
         """Explain one history, with up to `attempts` different intents in the order they were drawn."""
-        fitting = self.fitting(history)
+        fitting = self.coherence.fitting(history)
         chance = self._next_category(fitting)
         possible = min(attempts, int((chance > 0).sum()))
         drawn = rng.choice(len(chance), size=possible, replace=False, p=chance)
@@ -70,27 +80,10 @@ class RuleTeacher:
                 preference,
                 f"after {kinds[-1]} comes {self.categories[category]}",
                 " ".join(part for part in (self.categories[category], brand and f"by {brand}", tier) if part),
-                tuple(fitting),
+                tuple(fitting if self._denoise else map(int, history)),
             )
             for category in drawn
         ]
-
-    def fitting(self, history: Sequence[int]) -> list[int]:
-        """The purchases of a history that another one nearby vouches for; all, when fewer than two are.
-
-        A purchase vouches for another when their categories meet in histories more often than by chance.
-        """
-        categories = self.category_of[list(history)]
-        kept = []
-        for place, item in enumerate(history):
-            near = [
-                categories[j]
-                for j in range(max(0, place - _WINDOW), min(len(history), place + _WINDOW + 1))
-                if j != place
-            ]
-            if any(self._affinity[categories[place], other] > 1 for other in near):
-                kept.append(int(item))
-        return kept if len(kept) >= 2 else [int(item) for item in history]
 
     def _next_category(self, history: Sequence[int]) -> np.ndarray:
         """(C,) probability of the next category: transitions from all purchases, the newest heaviest."""
@@ -107,25 +100,17 @@ class RuleTeacher:
         tier = _most_common([_PRICE_WORDS[self._tiers[i]] for i in history if self._tiers[i] >= 0])[0]
         return ", ".join(part for part in (area or "mixed", brand, tier) if part), brand, tier
 
-    def _learn(self, sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Transition probabilities (C, C) (rows sum to 1) and lift of meeting nearby (C, C)."""
-        size = len(self.categories)
-        follows = np.zeros((size, size))
-        meets = np.zeros((size, size))
+    def _learn(self, sequences: list[np.ndarray]) -> np.ndarray:
+        """(C, C) transition probabilities; rows sum to 1."""
+        follows = np.zeros((len(self.categories), len(self.categories)))
         for sequence in sequences:
             categories = self.category_of[sequence]
-            for gap in range(1, _WINDOW + 1):
-                left, right = categories[:-gap], categories[gap:]
-                if gap == 1:
-                    np.add.at(follows, (left, right), 1)
-                np.add.at(meets, (left, right), 1)
-                np.add.at(meets, (right, left), 1)
-        share = meets.sum(axis=1) / max(meets.sum(), 1)  # guard: no user with two training purchases
-        expected = np.outer(share, share) * meets.sum()
-        popular = np.bincount(self.category_of, minlength=size) + follows.sum(axis=0)
+            np.add.at(follows, (categories[:-1], categories[1:]), 1)
+        popular = np.bincount(self.category_of, minlength=len(self.categories)) + follows.sum(axis=0)
         # One pseudo-purchase, spread by popularity, keeps categories without successors usable.
         follows += popular / popular.sum()
-        return follows / follows.sum(axis=1, keepdims=True), meets / np.maximum(expected, 1)
+        transitions: np.ndarray = follows / follows.sum(axis=1, keepdims=True)
+        return transitions
 
 
 def _most_common(values: list[str]) -> tuple[str, int]:
