@@ -3,7 +3,8 @@
 The road from purchases to recommendations with reasons, one stage after the other:
 
     data        raw files or the simulator      -> catalogue, interactions, split
-    text        catalogue                       -> one text for each item
+    synthesize  catalogue, training reviews     -> profiles, by a model behind an endpoint (optional)
+    text        catalogue, profiles             -> one text for each item
     embed       text, training interactions     -> one vector for each item
     sids        vectors                         -> names: a few codes for each item
     vocab       language model, names           -> model and tokenizer with the item tokens

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 _USAGE = """usage: gream run RECIPE [--key value ...]
        gream STAGE --config FILE [--key value ...]
        gream data --inspect FILE_OR_FOLDER
+       gream synthesize profiles|traces --config FILE [--dry-run]
        gream sids --compare FOLDER FOLDER ...
        gream sids --add ITEMS.jsonl --config FILE
        gream export RUN --to FOLDER
@@ -28,11 +29,12 @@ _USAGE = """usage: gream run RECIPE [--key value ...]
 
 stages, in the order of a recipe:
   data        purchases and items from files or the simulator, cleaned and split
+  synthesize profiles  one product text for each item, by a model behind an endpoint
   text        one text for each item
   embed       one vector for each item
   sids        names: a few codes for each item
   vocab       a language model that knows the item tokens
-  synthesize  reasoning traces for training
+  synthesize  reasoning traces for training, also `synthesize traces`
   sft         supervised fine-tuning: alignment and reasoning
   srpo        reinforcement learning with a verifiable reward
   prm         the scorer that guides the search
@@ -86,6 +88,7 @@ def _dispatch(words: list[str]) -> int:
 def _stage(stage: str, words: list[str]) -> int:
     from gream.pipeline import STAGES, report_stage, stage_module
 
+    stage, words = _with_second_word(stage, words)
     if stage not in STAGES:
         raise InputError(
             f"`{stage}` is no command of gream; known: run, recommend, serve, export, {', '.join(STAGES)}."
@@ -96,10 +99,22 @@ def _stage(stage: str, words: list[str]) -> int:
     module = stage_module(stage)
     if _asks_for_help(words, module.CONFIG, f"gream {stage} --config FILE"):
         return 0
+    rehearsed = stage in _REHEARSED and bool(_DRY_RUN & set(words))
+    words = [word for word in words if not (rehearsed and word in _DRY_RUN)]
     config = load_config(module.CONFIG, *_file_and_overrides(words, module.CONFIG))
+    if rehearsed:
+        print(module.rehearse(config))
+        return 0
     module.run(config)
     report_stage(config)
     return 0
+
+
+def _with_second_word(stage: str, words: list[str]) -> tuple[str, list[str]]:
+    """Take the second word of `synthesize profiles` and `synthesize traces`; the latter may be left out."""
+    if stage != "synthesize" or words[:1] not in (["profiles"], ["traces"]):
+        return stage, words
+    return (stage if words[0] == "traces" else f"{stage} {words[0]}"), words[1:]
 
 
 def _inspect(words: list[str]) -> int:
@@ -147,6 +162,9 @@ def _export(words: list[str]) -> int:
     export(load_config(ExportConfig, None, {"run_dir": run, **parse_overrides(rest, ExportConfig)}))
     return 0
 
+
+_REHEARSED = ("synthesize", "synthesize profiles")  # stages that can say beforehand what they would ask
+_DRY_RUN = {"--dry-run", "--dry_run"}
 
 _TASKS: dict[tuple[str, str], Callable[[list[str]], int]] = {
     ("data", "--inspect"): _inspect,

@@ -1,7 +1,8 @@
 """The order of the stages, and `gream run RECIPE`: run what is not current, skip the rest.
 
 A recipe is a folder of YAML files, `1-data.yaml`, `2-text.yaml`, `5-sft-alignment.yaml`: the number gives
-the order, the first word the stage. Every file also works alone with `gream STAGE --config FILE`.
+the order, the first word the stage (the first two in `synthesize-profiles`). Every file also works alone with
+`gream STAGE --config FILE`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 STAGES = {
     "data": "gream.data.prepare",
+    "synthesize profiles": "data_synthesis.profiles",
     "text": "gream.semantic_ids.item_text",
     "embed": "gream.semantic_ids.embed",
     "sids": "gream.semantic_ids.build",
@@ -74,11 +76,17 @@ def read_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> lis
         raise InputError(f"{folder} holds no numbered YAML file such as 1-data.yaml; give a recipe's folder.")
     steps = []
     for match, path in sorted(matches, key=lambda pair: int(pair[0][1])):
-        stage = match[2]
+        stage = _stage_of(match)
         if stage not in STAGES:
             raise InputError(f"{path} names the stage {stage!r}; known stages: {', '.join(STAGES)}.")
         steps.append(Step(path, stage, load_config(stage_module(stage).CONFIG, path, overrides)))
     return steps
+
+
+def _stage_of(match: re.Match[str]) -> str:
+    """The stage that a file's name tells: its first two words where they are one, else the first."""
+    two_words = " ".join([match[2], *(match[3] or "").split("-")[1:2]])
+    return two_words if two_words in STAGES else match[2]
 
 
 def run_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Path, StageConfig]:

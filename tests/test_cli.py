@@ -45,7 +45,7 @@ def test_every_recipe_file_begins_with_the_command_that_runs_it(recipe: Path) ->
 def test_every_stage_has_settings_and_help(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = stage_module(stage)
     assert stage == module.STAGE
-    assert main([stage, "--help"]) == 0
+    assert main([*stage.split(), "--help"]) == 0
     assert "--run_dir" in capsys.readouterr().out
 
 
@@ -96,6 +96,19 @@ def test_names_are_compared_added_to_and_exported_only_if_they_are_there(
     assert "needs a folder to write into" in _mistake(capsys, "export", str(tmp_path))
     assert main(["export", "--help"]) == 0
     assert "--to" in capsys.readouterr().out
+
+
+def test_the_first_two_words_of_a_file_may_name_the_stage(tmp_path: Path) -> None:
+    names = ["1-synthesize-profiles", "2-synthesize-profiles-short", "3-synthesize", "4-synthesize-more"]
+    for name in names:
+        (tmp_path / f"{name}.yaml").write_text("run_dir: x\n")
+    stages = [(step.stage, step.title) for step in read_recipe(tmp_path)]
+    assert stages == [
+        ("synthesize profiles", "synthesize-profiles"),
+        ("synthesize profiles", "synthesize-profiles-short"),
+        ("synthesize", "synthesize"),
+        ("synthesize", "synthesize-more"),
+    ]
 
 
 def test_recipe_without_files_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,6 +160,11 @@ def save_truth(folder: Path, shop: Shop, rows: np.ndarray, user: np.ndarray, pos
     tastes.insert_column(0, pl.Series("user", user[first])).write_parquet(folder / CUSTOMERS_FILE)
 
 
+def has_truth(folder: Path) -> bool:
+    """Whether a data folder was made by the simulator, which knows the truth about its customers."""
+    return (folder / TRUTH_FILE).is_file() and (folder / CUSTOMERS_FILE).is_file()
+
+
 def load_truth(folder: Path) -> Truth:
     """Read what only the simulator knows from a data folder that it made.
 
@@ -167,7 +172,7 @@ def load_truth(folder: Path) -> Truth:
         InputError: no data folder, or one made from real purchases.
     """
     artifacts.read_manifest(folder, stage="data")
-    if not (folder / TRUTH_FILE).is_file() or not (folder / CUSTOMERS_FILE).is_file():
+    if not has_truth(folder):
         raise InputError(
             f"{folder} was made from real purchases, whose truth nobody knows; run `gream data` with "
             "`source: simulator`."

@@ -197,6 +197,31 @@ def load_interactions(folder: Path) -> Interactions:
     )
 
 
+def load_training_reviews(folder: Path) -> dict[int, list[str]]:
+    """Read what was written of each item in purchases that may be learnt from, and no other.
+
+    Returns:
+        Dense item to its reviews, in the order of users; items without any are left out, which all are where
+        the source knew no reviews.
+
+    Raises:
+        InputError: no such folder, or another stage's.
+    """
+    artifacts.read_manifest(folder, stage="data")
+    frame = _read(folder / INTERACTIONS_FILE)
+    if "review" not in frame.columns:
+        return {}
+    splits = _read(folder / SPLITS_FILE).filter(pl.col("split") == SPLIT_NAMES[TRAIN])
+    written = (
+        frame.join(splits, on=["user", "position"])
+        .filter(pl.col("review").str.strip_chars() != "")
+        .sort("user", "position")
+        .group_by("item", maintain_order=True)
+        .agg("review")
+    )
+    return dict(zip(written["item"].to_list(), written["review"].to_list(), strict=True))
+
+
 def _read(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} is missing; run `gream data` again.")

@@ -1,14 +1,15 @@
 """Stage `text`: one text for each item, out of title, brand, category path and description.
 
 GREAM (arXiv 2510.20815) encodes title and description separately and averages the vectors; ours makes one
-text, so that brand and categories count too and a missing description weighs nothing.
+text, so that brand and categories count too and a missing description weighs nothing. As there, a profile
+that a teacher wrote of an item (`gream synthesize profiles`) takes the place of its description.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 STAGE = "text"
 TEXT_FILE = "item_text.parquet"
+PROFILES_STAGE = "synthesize profiles"
+PROFILES_FILE = "profiles.parquet"  # item, item_id, profile; items without a profile are left out
 
 _NAMED_IDS = 3  # items without a text that the log names before it only counts them
 
@@ -33,7 +36,10 @@ class TextConfig(StageConfig):
 
     output: str = option("text", doc="name of the folder that this stage writes inside run_dir")
     data: str = input_folder("data", doc="folder written by `gream data`")
-    max_description: int = option(500, doc="characters of a description that are used; 0 leaves it out")
+    profiles: str = input_folder("", doc="folder written by `gream synthesize profiles`; empty for none")
+    max_description: int = option(
+        500, doc="characters of a description, or profile, that are used; 0 leaves it out"
+    )
 
 
 CONFIG = TextConfig
@@ -43,9 +49,12 @@ def run(config: TextConfig) -> None:
     """Write `item_text.parquet` with the columns item and text; an item that has no text gets an empty one.
 
     Raises:
-        InputError: `max_description` is negative, or the input is no data folder.
+        InputError: `max_description` is negative, the input is no data folder, or the profiles are of another
+            catalogue.
     """
     catalogue = load_catalogue(config.locate("data"))
+    if config.profiles:
+        catalogue = with_profiles(catalogue, config.locate("profiles"))
     with artifacts.writing(
         config.output_path,
         stage=STAGE,
@@ -64,6 +73,7 @@ def run(config: TextConfig) -> None:
             without_text=texts.count(""),
             without_title=sum(not title.strip() for title in catalogue.titles),
             without_description=sum(not text.strip() for text in catalogue.descriptions),
+            **({"with_profile": _read_profiles(config.locate("profiles")).height} if config.profiles else {}),
             mean_characters=round(characters / max(len(texts), 1), 1),
         )
     empty = [raw for raw, text in zip(catalogue.item_ids, texts, strict=True) if not text]
@@ -75,6 +85,23 @@ def run(config: TextConfig) -> None:
             ", ..." if len(empty) > _NAMED_IDS else "",
         )
     logger.info("%s; in %s", ", ".join(f"{k} {v:,}" for k, v in draft.counts.items()), config.output_path)
+
+
+def with_profiles(catalogue: Catalogue, folder: Path) -> Catalogue:
+    """The catalogue with profiles in place of descriptions; an item without a profile keeps its description.
+
+    Raises:
+        InputError: the folder is not the output of `gream synthesize profiles`, or is of another catalogue.
+    """
+    descriptions = list(catalogue.descriptions)
+    for item, raw, profile in _read_profiles(folder).select("item", "item_id", "profile").iter_rows():
+        if item >= len(catalogue) or catalogue.item_ids[item] != raw:
+            raise InputError(
+                f"{folder} holds a profile of `{raw}` as item {item}, where this catalogue of "
+                f"{len(catalogue):,} items has another or none; run `gream synthesize profiles` for it."
+            )
+        descriptions[item] = profile
+    return replace(catalogue, descriptions=descriptions)
 
 
 def load_item_text(folder: Path) -> list[str]:
@@ -119,6 +146,11 @@ def compose(
     path = " > ".join(filter(None, (_collapse(name) for name in categories)))
     parts = (_collapse(title), _collapse(brand), path, _cut(_collapse(description), max_description))
     return ". ".join(filter(None, (part.rstrip(". ") for part in parts)))
+
+
+def _read_profiles(folder: Path) -> pl.DataFrame:
+    artifacts.read_manifest(folder, stage=PROFILES_STAGE)
+    return pl.read_parquet(folder / PROFILES_FILE)
 
 
 def _collapse(text: str) -> str:
