@@ -116,9 +116,10 @@ class CatalogueWords:
         return sorted(i for i in places if len(self.titles[i]) >= fewest and holds(text, self.titles[i]))
 
     def brands_in(self, text: Words) -> list[Words]:
-        """Brands named in a text, of those that are known by their words alone."""
+        """Brands named in a text, of those that are known by their words alone, sorted."""
         said = frozenset(text)
-        return [brand for brand in self._telling_brands if said.issuperset(brand) and holds(text, brand)]
+        possible = (brand for word in said for brand in self._telling_brands.get(word, ()))
+        return sorted(brand for brand in possible if said.issuperset(brand) and holds(text, brand))
 
     @cached_property
     def models(self) -> frozenset[str]:
@@ -144,8 +145,11 @@ class CatalogueWords:
         return places
 
     @cached_property
-    def _telling_brands(self) -> list[Words]:
-        """Brands that are no category, and whose words hardly any other item holds; `Small Parts` is none."""
+    def _telling_brands(self) -> dict[str, list[Words]]:
+        """By first word: brands that are no category, and whose words hardly another item holds.
+
+        `Small Parts` is none.
+        """
         others: Counter[Words] = Counter()
         categories = {frozenset(name) for path in self.paths for name in path}
         named = {brand for brand in self.brands if brand}
@@ -158,7 +162,8 @@ class CatalogueWords:
                 for brand in by_word.get(word, ())
                 if brand != own and bag.issuperset(brand)
             )
-        return [brand for brand in brands if others[brand] <= _ALONE * len(self.bags)]
+        telling = [brand for brand in brands if others[brand] <= _ALONE * len(self.bags)]
+        return _by_first_word(telling)
 
 
 def runs(text: Words, title: Words, shortest: int) -> list[Words]:
@@ -178,7 +183,7 @@ def runs(text: Words, title: Words, shortest: int) -> list[Words]:
 
 
 def _by_first_word(brands: Sequence[Words]) -> dict[str, list[Words]]:
-    places = defaultdict(list)
+    places: dict[str, list[Words]] = defaultdict(list)
     for brand in brands:
         places[brand[0]].append(brand)
     return places
