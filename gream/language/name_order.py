@@ -3,8 +3,8 @@
 Histories, and the names inside a chain of thought, are always written in codebook order, as the input of
 the paper's encoder. An answer may name the codes in any order, and a model must be taught to: every name
 of an answer, those of a `sequence` row too, is an answer to what stands before it. Only a history that is
-repeated is a copy and stays as it was shown. A disambiguation code always comes last, because it numbers
-the items that share all others.
+repeated, whole or without what does not fit, is a copy and stays as it was shown. A disambiguation code
+always comes last, because it numbers the items that share all others.
 
 Which order the paper trains on could not be found. Ours: drawn at random for every name of every row. To go
 on with the paper's order of decoding, by confidence, was tried and gained nothing over more of the random
@@ -20,11 +20,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from gream.errors import InputError
-from gream.language.alignment import Row
+from gream.language.alignment import REASONING
 from gream.language.prompting import Prompter
+from gream.language.rows import Row
 
 NAME_ORDERS = ("random", "canonical")
-COPIES = ("repeat_history",)  # tasks whose answer is a copy of the prompt
+# Tasks whose answers hold no names but copies: of the prompt, or inside a chain that has no answer yet.
+COPIES = ("repeat_history", "denoise_history", *list(REASONING)[:-1])
 
 
 def check_name_order(name_order: str) -> None:

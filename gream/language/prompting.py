@@ -1,6 +1,8 @@
 """From histories and item text to token ids, the same way in training, evaluation and serving.
 
-A prompt is a Jinja template of `prompts/` put into the tokenizer's chat template. Names of items are
+A prompt is a Jinja template of `prompts/` put into the tokenizer's chat template. A template's file holds one
+or more parts, with a line `---` between them: the phrasings of a question, or the steps of a chain. Training
+draws phrasings by seed; everything else asks in the first one. Names of items are
 trusted text and become item tokens. Everything that comes from data (titles, brands, categories) is
 marked before rendering and tokenised without the added vocabulary, so that a title such as `<a_17>` or
 `<|im_start|>` stays plain text.
@@ -66,32 +68,30 @@ class Prompter:
         self._name_ids = names.codes.astype(np.int64) + (
             np.asarray(names.layout.offsets) + self.item_block.start
         )  # (N, L)
-        self._plain = _without_added_tokens(tokenizer)
+        self._spelled: dict[int, Name] = {}
+        self._whole, self._plain = _copies(tokenizer)
         self._added = frozenset(tokenizer.get_added_vocab().values())
+        self._before, self._after = _around(tokenizer)
 
-    def direct_text(self, history: History) -> str:
+    def direct_text(self, history: History, phrasing: int = 0) -> str:
         """Render the direct prompt; the next tokens are the name of the recommended item."""
-        return self._turn("direct", history=self._history(history))
+        return self._turn("direct", phrasing, history=self.names_of(history))
 
-    def reasoning_text(self, history: History) -> str:
+    def reasoning_text(self, history: History, phrasing: int = 0) -> str:
         """Render the reasoning prompt, which ends inside the opened think block."""
-        return self._turn("reasoning", history=self._history(history)) + f"{THINK_START}\n"
+        return self._turn("reasoning", phrasing, history=self.names_of(history)) + f"{THINK_START}\n"
 
-    def direct(self, history: History) -> list[int]:
+    def direct(self, history: History, phrasing: int = 0) -> list[int]:
         """Token ids of the direct prompt."""
-        return self.encode(self.direct_text(history))
+        return self.encode(self.direct_text(history, phrasing))
 
-    def reasoning(self, history: History) -> list[int]:
+    def reasoning(self, history: History, phrasing: int = 0) -> list[int]:
         """Token ids of the reasoning prompt."""
-        return self.encode(self.reasoning_text(history))
+        return self.encode(self.reasoning_text(history, phrasing))
 
-    def question(self, template: str, **variables: Any) -> list[int]:
+    def question(self, template: str, phrasing: int = 0, **variables: Any) -> list[int]:
         """Token ids of any template of `prompts/` as the user's turn, up to the assistant's first token."""
-        return self.encode(self._turn(template, **variables))
-
-    def text(self, template: str, **variables: Any) -> list[int]:
-        """Token ids of a template without a turn around it, such as the reasoning chain."""
-        return self.encode(render(template, **variables))
+        return self.encode(self._turn(template, phrasing, **variables))
 
     def data(self, text: str) -> list[int]:
         """Token ids of text from data; no id of the added vocabulary can come out.
@@ -106,7 +106,9 @@ class Prompter:
 
     def name(self, item: int) -> Name:
         """Spell an item's name for use in a template."""
-        return Name(self.names.spell(item))
+        if item not in self._spelled:
+            self._spelled[item] = Name(self.names.spell(item))
+        return self._spelled[item]
 
     def name_ids(self, item: int) -> list[int]:
         """Token ids of an item's name, L of them."""
@@ -134,23 +136,31 @@ class Prompter:
             if closed and fenced.strip():
                 ids += self.data(fenced)
             if trusted:
-                ids += self.tokenizer.encode(trusted, add_special_tokens=False)
+                ids += self._whole.encode(trusted, add_special_tokens=False).ids
         return ids
 
-    def _history(self, history: History) -> list[Name]:
+    def names_of(self, history: History) -> list[Name]:
+        """Spell the newest purchases of a history, as many as a prompt shows.
+
+        Raises:
+            InputError: the history is empty.
+        """
         if len(history) == 0:
             raise InputError("The history is empty; give at least one purchased item.")
         return [self.name(int(item)) for item in list(history)[-self.max_history :]]
 
-    def _turn(self, template: str, **variables: Any) -> str:
-        message = {"role": "user", "content": render(template, **variables)}
-        text: str = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        return text
+    def _turn(self, template: str, phrasing: int, **variables: Any) -> str:
+        return self._before + render(template, phrasing, **variables) + self._after
 
 
-def render(template: str, **variables: Any) -> str:
-    """Render `prompts/TEMPLATE.jinja`; every string that is no `Name` is fenced as data."""
-    return _template(template).render({key: _fence(value) for key, value in variables.items()})
+def render(template: str, part: int = 0, **variables: Any) -> str:
+    """Render a part of `prompts/TEMPLATE.jinja`; every string that is no `Name` is fenced as data."""
+    return _parts(template)[part].render({key: _fence(value) for key, value in variables.items()})
+
+
+def num_phrasings(template: str) -> int:
+    """How many parts `prompts/TEMPLATE.jinja` has."""
+    return len(_parts(template))
 
 
 def prompts_folder() -> Path:
@@ -173,11 +183,10 @@ def _fence(value: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(prompts_folder()), undefined=jinja2.StrictUndefined, autoescape=False
-    )
-    return environment.get_template(f"{name}.jinja")
+def _parts(template: str) -> tuple[jinja2.Template, ...]:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    source = (prompts_folder() / f"{template}.jinja").read_text(encoding="utf-8")
+    return tuple(environment.from_string(part) for part in source.split("\n---\n"))
 
 
 def _item_block(tokenizer: Any, names: Names) -> range:
@@ -191,9 +200,19 @@ def _item_block(tokenizer: Any, names: Names) -> range:
     return range(ids[0], ids[0] + len(ids))
 
 
-def _without_added_tokens(tokenizer: Any) -> Tokenizer:
-    """Copy the tokenizer's text part; special-token splitting alone would let item tokens through."""
-    parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    parts["added_tokens"] = []
-    parts["post_processor"] = None
-    return Tokenizer.from_str(json.dumps(parts))
+def _copies(tokenizer: Any) -> tuple[Tokenizer, Tokenizer]:
+    """Copy the tokenizer twice: whole, and its text part; splitting special tokens would let item tokens in.
+
+    The copies never truncate, whatever others ask of the tokenizer, and a call costs a third.
+    """
+    parts = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    plain = parts | {"added_tokens": [], "post_processor": None}
+    return Tokenizer.from_str(json.dumps(parts)), Tokenizer.from_str(json.dumps(plain))
+
+
+def _around(tokenizer: Any) -> tuple[str, str]:
+    """What the chat template writes before and after a question; rendering it for each row costs as much."""
+    message = {"role": "user", "content": _OPEN}
+    text: str = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    before, _, after = text.partition(_OPEN)
+    return before, after

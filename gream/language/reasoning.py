@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from gream.errors import InputError
-from gream.language.prompting import ANSWER_START, THINK_END, Prompter
+from gream.language.prompting import ANSWER_START, THINK_END, Prompter, render
 
 TRACES_FILE = "traces.parquet"
 STEPS = ("Evidence", "Preference", "Intent", "Recommendation", "History")
@@ -64,23 +64,32 @@ def split_chain(text: str) -> Chain:
     return Chain(evidence, preference, intent, recommendation, rewritten, well_formed=all(steps))
 
 
-def chain_ids(trace: Trace, prompter: Prompter) -> list[int]:
-    """Token ids of the chain after the opened think block, up to and including `<answer>`."""
-    chain = prompter.text(
-        "chain",
-        evidence=[(kind, prompter.name(i)) for i, kind in zip(trace.evidence, trace.kinds, strict=True)],
-        preference=trace.preference,
-        intent=trace.intent,
-        recommendation=trace.recommendation,
-        rewritten=[prompter.name(i) for i in trace.rewritten],
-    )
-    return chain + prompter.encode(f"\n{THINK_END}\n{ANSWER_START}")
+def chain_ids(trace: Trace, prompter: Prompter, steps: int = len(STEPS)) -> list[int]:
+    """Token ids of the first steps of a chain after the opened think block.
+
+    Each step is tokenised by itself, so fewer steps are the beginning of more.
+    """
+    variables = {
+        "evidence": [(kind, prompter.name(i)) for i, kind in zip(trace.evidence, trace.kinds, strict=True)],
+        "preference": trace.preference,
+        "intent": trace.intent,
+        "recommendation": trace.recommendation,
+        "rewritten": [prompter.name(i) for i in trace.rewritten],
+    }
+    lines = [render("chain", step, **variables) for step in range(steps)]
+    return [token for i, line in enumerate(lines) for token in prompter.encode("\n" * (i > 0) + line)]
 
 
-def reasoning_row(trace: Trace, prompter: Prompter) -> tuple[list[int], list[int]]:
-    """Prompt and answer ids that teach one chain and its answer."""
-    answer = chain_ids(trace, prompter) + prompter.name_ids(trace.target)
-    return prompter.reasoning(trace.history), [*answer, prompter.answer_end, prompter.end_of_turn]
+def reasoning_row(
+    trace: Trace, prompter: Prompter, *, steps: int = len(STEPS), phrasing: int = 0
+) -> tuple[list[int], list[int]]:
+    """Prompt and answer ids that teach a chain and its answer, or only the first steps of the chain."""
+    prompt, chain = prompter.reasoning(trace.history, phrasing), chain_ids(trace, prompter, steps)
+    if steps < len(STEPS):
+        return prompt, chain
+    closing = prompter.encode(f"\n{THINK_END}\n{ANSWER_START}")
+    name = prompter.name_ids(trace.target)
+    return prompt, [*chain, *closing, *name, prompter.answer_end, prompter.end_of_turn]
 
 
 def save_traces(folder: Path, traces: Iterable[Trace]) -> None:

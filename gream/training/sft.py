@@ -1,8 +1,8 @@
 """Stage `sft`: supervised fine-tuning on TRL's SFTTrainer, with the loss on the answers only.
 
 One stage serves both halves of GREAM's supervised part: alignment (names, titles, next items) and the
-reasoning curriculum; the recipe's `tasks` say which rows are seen. Rows arrive tokenised, because text
-from data must not be tokenised by the trainer (see `gream.language.prompting`).
+reasoning curriculum; the recipe's `tasks` say which rows are seen, its `schedule` when. Rows arrive
+tokenised, because text from data must not be tokenised by the trainer (see `gream.language.prompting`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from gream.arguments import StageConfig, input_folder, option
 from gream.artifacts import writing
 from gream.data.store import load_catalogue, load_interactions
 from gream.errors import InputError
-from gream.language.alignment import Row
-from gream.language.curriculum import Curriculum, build_curriculum, group_by_length
+from gream.language.curriculum import group_by_length, training_plan
 from gream.language.name_order import check_name_order
 from gream.language.prompting import Prompter
 from gream.language.reasoning import load_traces
+from gream.language.rows import Row
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import load_names
+from gream.training.plan_report import plan_table, write_plan
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,10 +50,15 @@ class SftConfig(StageConfig):
     data: str = input_folder("data", doc="folder of the prepared data")
     sids: str = input_folder("sids", doc="folder of the names")
     model: str = input_folder("base", doc="folder of the model to start from")
-    traces: str = input_folder("", doc="folder of the reasoning traces; needed by the task `reasoning`")
+    traces: str = input_folder("", doc="folder of the reasoning traces, for the tasks that need them")
     tasks: dict[str, float] = option(
         {"sequence": 1.0, "next_item": 1.0, "title_to_name": 1.0, "name_to_title": 1.0},
         doc="passes over the rows of each task in one epoch",
+    )
+    schedule: str = option(
+        "uniform",
+        doc="when the rows of a task come in an epoch: `uniform`; `staged`, one task after the other; "
+        "`rising`, GREAM's, reasoning late",
     )
     name_order: str = option(
         "random",
@@ -80,28 +86,32 @@ def run(config: SftConfig) -> None:
     prompter = Prompter(tokenizer, names, max_history=config.max_history)
     check_name_order(config.name_order)
     traces = load_traces(config.locate("traces")) if config.traces else []
-    plans = [
-        build_curriculum(
-            config.tasks,
-            catalogue,
-            interactions,
-            prompter,
-            traces=traces,
-            name_order=config.name_order,
-            seed=config.seed + epoch,
-        )
-        for epoch in range(config.epochs)
-    ]
-    rows = group_by_length([row for plan in plans for row in plan.rows], config.batch_size, seed=config.seed)
-    dataset = rows_dataset(rows, config.max_length)
+    plan = training_plan(
+        config.tasks,
+        catalogue,
+        interactions,
+        prompter,
+        epochs=config.epochs,
+        traces=traces,
+        schedule=config.schedule,
+        name_order=config.name_order,
+        seed=config.seed,
+    )
+    plan = group_by_length(plan, config.batch_size)
+    logger.info("%s", plan_table(plan, config.schedule))
+    dataset = rows_dataset(plan.rows, config.max_length)
     with writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
+        write_plan(draft.path, plan, config.schedule)
         history = train(model, tokenizer, dataset, config, draft.path / "trainer")
         save_model(draft.path, model, tokenizer, names)
         (draft.path / "sft_report.json").write_text(json.dumps(history, indent=2) + "\n")
         draft.counts.update(
-            rows=len(dataset), tokens=_tokens(dataset), loss=history[-1]["train_loss"], **_task_counts(plans)
+            rows=len(dataset),
+            tokens=_tokens(dataset),
+            loss=history[-1]["train_loss"],
+            **{f"rows_{task}": number for task, number in plan.counts.items()},
         )
     logger.info("%s rows, training loss %.3f", len(dataset), history[-1]["train_loss"])
 
@@ -193,10 +203,6 @@ def trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
         logging_steps=20,
         disable_tqdm=not sys.stderr.isatty(),
     )
-
-
-def _task_counts(plans: list[Curriculum]) -> dict[str, int]:
-    return {f"rows_{task}": sum(plan.counts[task] for plan in plans) for task in plans[0].counts}
 
 
 def _tokens(dataset: Dataset) -> int:

@@ -1,133 +1,219 @@
-"""Training rows: what they ask, what they answer, and that nothing held out is in them."""
+"""Alignment rows about items and histories: what they ask and what they answer."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gream.data.store import TEST, TRAIN, VALIDATION, Catalogue, Interactions
-from gream.errors import InputError
-from gream.language.alignment import (
-    TASKS,
-    name_to_title_rows,
+from gream.language.alignment import TASKS
+from gream.language.history_tasks import (
+    MOST_TITLES,
+    names_to_next_description_rows,
+    names_to_next_title_rows,
+    names_to_titles_rows,
     next_item_rows,
     repeat_history_rows,
     sequence_rows,
-    title_to_name_rows,
+    titles_to_names_rows,
+    titles_to_next_name_rows,
 )
-from gream.language.curriculum import build_curriculum, group_by_length
-from gream.language.prompting import Prompter
+from gream.language.item_tasks import DESCRIPTION_WORDS
+from gream.language.prompting import Prompter, num_phrasings
+from gream.language.rows import Row, Source, ask
+
+OF_ITEMS = ("title_to_name", "description_to_name", "item_to_name")
+TO_ITEMS = ("name_to_title", "name_to_description", "name_to_item")
 
 
-def _interactions(sequences: list[list[int]]) -> Interactions:
+def interactions_of(sequences: list[list[int]]) -> Interactions:
     arrays = [np.asarray(s, dtype=np.int64) for s in sequences]
     splits = [np.asarray([TRAIN] * (len(s) - 2) + [VALIDATION, TEST], dtype=np.int8) for s in sequences]
     return Interactions(user_ids=[str(u) for u in range(len(sequences))], sequences=arrays, splits=splits)
 
 
-def _names(ids: list[int], prompter: Prompter) -> list[tuple[int, ...]]:
+def names_in(ids: list[int], prompter: Prompter) -> list[tuple[int, ...]]:
     tokens = [i for i in ids if i in prompter.item_block]
     return [tuple(tokens[i : i + 3]) for i in range(0, len(tokens), 3)]
 
 
-def test_next_item_row_is_a_direct_prompt_and_one_name(prompter: Prompter) -> None:
-    rows = next_item_rows(_interactions([[4, 9, 1, 2]]), prompter, np.random.default_rng(0))
-    assert rows == [(prompter.direct([4]), [*prompter.name_ids(9), prompter.end_of_turn])]
+def spelled(items: list[int] | range, prompter: Prompter) -> list[tuple[int, ...]]:
+    return [tuple(prompter.name_ids(i)) for i in items]
 
 
-def test_sequence_row_answers_with_the_training_part(prompter: Prompter) -> None:
-    [(question, answer)] = sequence_rows(_interactions([[4, 9, 7, 1, 2]]), prompter)
-    assert _names(question, prompter) == []
-    assert _names(answer, prompter) == [tuple(prompter.name_ids(i)) for i in (4, 9, 7)]
+def told(row: Row, prompter: Prompter) -> tuple[str, str]:
+    """The question and the answer as text, without the turns around them."""
+    question = prompter.tokenizer.decode(row[0])
+    assert row[1][-1] == prompter.end_of_turn
+    return question.split("user\n")[1].split("<|im_end|>")[0], prompter.tokenizer.decode(row[1][:-1])
+
+
+@pytest.fixture
+def source(catalogue: Catalogue, prompter: Prompter) -> Source:
+    """Thirty users who bought 4, 9, 7 and 2, and two items that are held out."""
+    return Source(catalogue, interactions_of([[4, 9, 7, 2, 20, 21]] * 30), prompter)
+
+
+def test_a_next_item_row_is_a_direct_prompt_and_one_name(catalogue: Catalogue, prompter: Prompter) -> None:
+    source = Source(catalogue, interactions_of([[4, 9, 1, 2]]), prompter)
+    [(prompt, answer)] = next_item_rows(source, np.random.default_rng(0))
+    assert prompt in [prompter.direct([4], phrasing) for phrasing in range(num_phrasings("direct"))]
+    assert answer == [*prompter.name_ids(9), prompter.end_of_turn]
+
+
+def test_half_of_the_next_item_rows_ask_in_the_words_of_serving(
+    catalogue: Catalogue, prompter: Prompter
+) -> None:
+    """1,000 rows with one history: 500 served, and four other phrasings of 125; five deviations are wide."""
+    source = Source(catalogue, interactions_of([[4, 9, 1, 2]] * 1000), prompter)
+    prompts = [prompt for prompt, _ in next_item_rows(source, np.random.default_rng(0))]
+    numbers = [prompts.count(prompter.direct([4], k)) for k in range(num_phrasings("direct"))]
+    assert sum(numbers) == 1000 and len(numbers) == 5
+    assert abs(numbers[0] - 500) < 80 and all(abs(n - 125) < 55 for n in numbers[1:])
+
+
+def test_a_sequence_row_answers_with_the_training_part(catalogue: Catalogue, prompter: Prompter) -> None:
+    source = Source(catalogue, interactions_of([[4, 9, 7, 1, 2]]), prompter)
+    [(question, answer)] = sequence_rows(source, np.random.default_rng(0))
+    assert names_in(question, prompter) == []
+    assert names_in(answer, prompter) == spelled([4, 9, 7], prompter)
     assert answer[-1] == prompter.end_of_turn
 
 
-def test_long_sequence_is_cut_into_pieces_that_share_one_purchase(prompter: Prompter) -> None:
-    rows = sequence_rows(_interactions([[*range(12), 20, 21]]), prompter)  # prompts show five
-    pieces = [[p for p in _names(answer, prompter)] for _, answer in rows]
-    spelled = [
-        [tuple(prompter.name_ids(i)) for i in piece]
-        for piece in ([0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10], [10, 11])
-    ]
-    assert pieces == spelled
-
-
-def test_a_repeated_history_is_the_newest_training_purchases_it_was_shown(prompter: Prompter) -> None:
-    rows = repeat_history_rows(_interactions([[*range(9), 20, 21]] * 30), prompter, np.random.default_rng(0))
-    shown = {tuple(_names(question, prompter)) for question, _ in rows}
-    assert all(_names(question, prompter) == _names(answer, prompter) for question, answer in rows)
-    spelled = [tuple(prompter.name_ids(i)) for i in range(9)]
-    assert shown == {tuple(spelled[max(0, n - 5) : n]) for n in range(1, 10)}
-
-
-def test_titles_and_names_answer_each_other(prompter: Prompter, catalogue: Catalogue) -> None:
-    forth = title_to_name_rows(catalogue, prompter)
-    back = name_to_title_rows(catalogue, prompter)
-    assert len(forth) == len(back) == len(catalogue)
-    assert _names(forth[6][1], prompter) == [tuple(prompter.name_ids(6))] == _names(back[6][0], prompter)
-    assert prompter.tokenizer.decode(back[6][1][:-1]) == catalogue.titles[6]
-
-
-@pytest.mark.parametrize("task", sorted(TASKS))
-def test_no_row_holds_a_validation_or_test_purchase(
-    task: str, catalogue: Catalogue, interactions: Interactions, prompter: Prompter
+def test_a_long_sequence_is_cut_into_pieces_that_share_one_purchase(
+    catalogue: Catalogue, prompter: Prompter
 ) -> None:
-    """Every user's held-out purchases are replaced by others: the rows must not change."""
-    swapped = Interactions(
-        user_ids=interactions.user_ids,
-        sequences=[np.concatenate([s[:-2], 23 - s[-2:]]) for s in interactions.sequences],
-        splits=interactions.splits,
+    source = Source(catalogue, interactions_of([[*range(12), 20, 21]]), prompter)  # prompts show five
+    pieces = [names_in(answer, prompter) for _, answer in sequence_rows(source, np.random.default_rng(0))]
+    cut = (range(6), range(5, 11), range(10, 12))
+    assert pieces == [spelled(piece, prompter) for piece in cut]
+
+
+def test_a_repeated_history_is_the_newest_training_purchases_it_was_shown(
+    catalogue: Catalogue, prompter: Prompter
+) -> None:
+    source = Source(catalogue, interactions_of([[*range(9), 20, 21]] * 30), prompter)
+    rows = repeat_history_rows(source, np.random.default_rng(0))
+    shown = {tuple(names_in(question, prompter)) for question, _ in rows}
+    assert all(names_in(question, prompter) == names_in(answer, prompter) for question, answer in rows)
+    names = spelled(range(9), prompter)
+    assert shown == {tuple(names[max(0, n - 5) : n]) for n in range(1, 10)}
+
+
+def test_fused_rows_ask_for_the_words_of_the_purchase_after_the_names(source: Source) -> None:
+    prompter, catalogue = source.prompter, source.catalogue
+    bought = [4, 9, 7, 2]
+    for make, words in (
+        (names_to_next_title_rows, catalogue.titles),
+        (names_to_next_description_rows, catalogue.descriptions),
+    ):
+        asked = set()
+        for row in make(source, np.random.default_rng(0)):
+            cut = len(names_in(row[0], prompter))
+            assert names_in(row[0], prompter) == spelled(bought[:cut], prompter)
+            assert told(row, prompter)[1] == words[bought[cut]]
+            asked.add(cut)
+        assert asked == {1, 2, 3}
+
+
+def test_titles_of_a_history_ask_for_the_next_name(source: Source) -> None:
+    prompter, titles = source.prompter, source.catalogue.titles
+    bought = [4, 9, 7, 2]
+    for row in titles_to_next_name_rows(source, np.random.default_rng(0)):
+        question, _ = told(row, prompter)
+        cut = sum(titles[item] in question for item in bought)
+        assert "\n".join(titles[item] for item in bought[:cut]) in question
+        assert names_in(row[0], prompter) == [] and names_in(row[1], prompter) == spelled(
+            [bought[cut]], prompter
+        )
+
+
+def test_titles_and_names_of_a_history_answer_each_other(source: Source) -> None:
+    prompter, titles = source.prompter, source.catalogue.titles
+    bought = [4, 9, 7, 2]
+    forth = titles_to_names_rows(source, np.random.default_rng(0))
+    back = names_to_titles_rows(source, np.random.default_rng(0))
+    assert len(forth) == len(back) == 30
+    for (title_row, names), (name_row, title_answer) in zip(
+        [(told(row, prompter)[0], names_in(row[1], prompter)) for row in forth],
+        [(names_in(row[0], prompter), told(row, prompter)[1]) for row in back],
+        strict=True,
+    ):
+        lines = "\n".join(titles[item] for item in bought[: len(names)])
+        assert names == name_row == spelled(bought[: len(names)], prompter)
+        assert lines in title_row and title_answer == lines
+
+
+def test_a_row_spells_a_few_titles_only(catalogue: Catalogue, prompter: Prompter) -> None:
+    longer = Prompter(prompter.tokenizer, prompter.names, max_history=MOST_TITLES + 5)
+    source = Source(catalogue, interactions_of([list(range(20))] * 40), longer)
+    rows = titles_to_names_rows(source, np.random.default_rng(0))
+    assert max(len(names_in(answer, longer)) for _, answer in rows) == MOST_TITLES
+    assert names_in(rows[0][1], longer)[-1] in spelled(range(18), longer)
+
+
+@pytest.mark.parametrize("task", [*OF_ITEMS, *TO_ITEMS])
+def test_an_item_and_its_words_answer_each_other(task: str, source: Source) -> None:
+    prompter, catalogue = source.prompter, source.catalogue
+    rows = TASKS[task](source, np.random.default_rng(0))
+    assert len(rows) == len(catalogue)
+    wanted = {
+        "title": [catalogue.titles[6]],
+        "description": [catalogue.descriptions[6]],
+        "item": [catalogue.titles[6], catalogue.descriptions[6]],
+    }[task.replace("_to_name", "").replace("name_to_", "")]
+    question, answer = told(rows[6], prompter)
+    if task in OF_ITEMS:
+        assert names_in(rows[6][1], prompter) == spelled([6], prompter) and len(rows[6][1]) == 4
+        assert all(words in question for words in wanted)
+    else:
+        assert names_in(rows[6][0], prompter) == spelled([6], prompter)
+        assert answer == "\n".join(wanted)
+
+
+@pytest.mark.parametrize("task", [*OF_ITEMS, *TO_ITEMS])
+def test_an_item_without_the_words_gives_no_row(task: str, source: Source) -> None:
+    catalogue = source.catalogue
+    blank = replace(
+        catalogue,
+        titles=["", *catalogue.titles[1:]],
+        descriptions=[catalogue.descriptions[0], " \n", *catalogue.descriptions[2:]],
     )
-    rows = [TASKS[task](catalogue, i, prompter, np.random.default_rng(1)) for i in (interactions, swapped)]
-    assert rows[0] == rows[1]
+    rows = TASKS[task](replace(source, catalogue=blank), np.random.default_rng(0))
+    missing = {0, 1} if "item" in task else {0} if "title" in task else {1}
+    named = [names_in(prompt + answer, source.prompter) for prompt, answer in rows]
+    kept = [item for item in range(len(catalogue)) if item not in missing]
+    assert named == [spelled([item], source.prompter) for item in kept]
 
 
-def test_curriculum_counts_passes_and_fractions(
-    catalogue: Catalogue, interactions: Interactions, prompter: Prompter
+def test_a_purchase_without_the_words_is_left_out_and_a_target_without_them_gives_no_row(
+    source: Source,
 ) -> None:
-    plan = build_curriculum({"title_to_name": 2, "sequence": 0.4}, catalogue, interactions, prompter, seed=1)
-    assert plan.counts == {"title_to_name": 48, "sequence": 7}
-    assert len(plan.rows) == 55
+    titles = ["" if item in (9, 7) else title for item, title in enumerate(source.catalogue.titles)]
+    blank = replace(source, catalogue=replace(source.catalogue, titles=titles))
+    prompter = source.prompter
+    next_titles = names_to_next_title_rows(blank, np.random.default_rng(0))
+    assert 0 < len(next_titles) < 30
+    assert {told(row, prompter)[1] for row in next_titles} == {titles[2]}
+    rows = titles_to_names_rows(blank, np.random.default_rng(0))
+    assert {tuple(names_in(answer, prompter)) for _, answer in rows} == {
+        tuple(spelled([4], prompter)),
+        tuple(spelled([4, 2], prompter)),
+    }
 
 
-def test_same_seed_gives_the_same_plan_and_another_seed_another(
-    catalogue: Catalogue, interactions: Interactions, prompter: Prompter
-) -> None:
-    tasks = {"next_item": 1.0, "sequence": 1.0}
-    one, two, other = (
-        build_curriculum(tasks, catalogue, interactions, prompter, seed=s).rows for s in (1, 1, 2)
-    )
-    assert one == two != other
+def test_a_long_description_is_cut_between_words(source: Source) -> None:
+    long = " ".join(f"word{n}" for n in range(100))
+    catalogue = replace(source.catalogue, descriptions=[long, *source.catalogue.descriptions[1:]])
+    row = TASKS["name_to_description"](replace(source, catalogue=catalogue), np.random.default_rng(0))[0]
+    assert told(row, source.prompter)[1].split() == long.split()[:DESCRIPTION_WORDS]
 
 
-@pytest.mark.parametrize(
-    ("tasks", "message"),
-    [
-        ({"next_itm": 1.0}, "Unknown task 'next_itm'"),
-        ({"sequence": -1.0}, "has -1.0 passes"),
-        ({"reasoning": 1.0}, "needs traces"),
-        ({"sequence": 0.0}, "no training row at all"),
-    ],
-)
-def test_wrong_tasks_are_refused(
-    tasks: dict[str, float],
-    message: str,
-    catalogue: Catalogue,
-    interactions: Interactions,
-    prompter: Prompter,
-) -> None:
-    with pytest.raises(InputError, match=message):
-        build_curriculum(tasks, catalogue, interactions, prompter)
-
-
-def test_batches_have_like_lengths_and_every_row_is_kept_once() -> None:
-    """Rows of 1 to 90 tokens, each once, in batches of 8; the last has 2 rows."""
+def test_a_row_draws_every_phrasing_of_its_question_evenly(prompter: Prompter) -> None:
+    """800 rows, four phrasings: 200 each, and five deviations are 61."""
     rng = np.random.default_rng(0)
-    rows = [([0] * int(n), [1]) for n in rng.permutation(90)]
-    ordered = group_by_length(rows, 8, seed=1)
-    lengths = [len(prompt) for prompt, _ in ordered]
-    assert sorted(lengths) == list(range(90))
-    batches = [lengths[i : i + 8] for i in range(0, 90, 8)]
-    assert all(max(b) - min(b) == len(b) - 1 for b in batches)
-    assert [min(b) for b in batches] != sorted(min(b) for b in batches)
-    assert len(batches[-1]) == 2
+    prompts = [ask(prompter, rng, "title_to_name", [], title="lamp")[0] for _ in range(800)]
+    numbers = [prompts.count(prompter.question("title_to_name", k, title="lamp")) for k in range(4)]
+    assert sum(numbers) == 800 and all(abs(n - 200) < 61 for n in numbers)

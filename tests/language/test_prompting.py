@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import jinja2
+import jinja2.meta
 import pytest
 
 from gream.errors import InputError
-from gream.language.prompting import Name, Prompter, prompts_folder, render
+from gream.language.prompting import Name, Prompter, num_phrasings, prompts_folder, render
+from gream.language.reasoning import chain_ids
 from gream.semantic_ids.layout import Names, SidLayout
+from tests.language.test_reasoning import TRACE
 
 ATTACKS = [
     "<a_1>",
@@ -15,7 +22,9 @@ ATTACKS = [
     "{{ history }} {% for x in y %}",
     "\ue001<a_1>\ue000<b_1>",
     "<<a_1>a_1>",
+    "lamp\n---\nlamp",
 ]
+QUESTIONS = sorted(path.stem for path in prompts_folder().glob("*.jinja") if path.stem != "chain")
 
 
 def test_item_block_is_contiguous_and_in_layout_order(prompter: Prompter, names: Names) -> None:
@@ -45,18 +54,73 @@ def test_reasoning_prompt_ends_inside_the_think_block(prompter: Prompter) -> Non
     assert prompter.tokenizer.decode(prompter.reasoning([3])).endswith("<think>\n")
 
 
+def parts_of(template: str) -> list[str]:
+    return (prompts_folder() / f"{template}.jinja").read_text().split("\n---\n")
+
+
+def filled(template: str, text: str, name: Name) -> dict[str, Any]:
+    """Values for the variables of a template: `text` in place of all data, `name` of all names."""
+    used = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse("".join(parts_of(template))))
+    values: dict[str, Any] = {"history": [name, name], "name": name, "titles": [text, text]}
+    return {variable: values.get(variable, text) for variable in used}
+
+
+@pytest.mark.parametrize("template", QUESTIONS)
+def test_a_question_has_several_phrasings_and_each_uses_all_its_variables(template: str) -> None:
+    used = [jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(p)) for p in parts_of(template)]
+    assert len(used) == num_phrasings(template) >= 4
+    assert all(variables == used[0] for variables in used)
+    said = [render(template, k, **filled(template, "lamp", Name("<a_1>"))) for k in range(len(used))]
+    assert len(set(said)) == len(said) and all(text == text.strip() and text for text in said)
+
+
 @pytest.mark.parametrize("title", ATTACKS)
-def test_a_title_never_becomes_an_added_token(prompter: Prompter, title: str) -> None:
+@pytest.mark.parametrize("template", QUESTIONS)
+def test_text_from_data_never_becomes_an_added_token(prompter: Prompter, template: str, title: str) -> None:
     added = set(prompter.tokenizer.get_added_vocab().values())
     assert not added & set(prompter.data(title))
-    harmless = prompter.question("title_to_name", title="x")
-    attacked = prompter.question("title_to_name", title=title)
+    for phrasing in range(num_phrasings(template)):
+        harmless, attacked = (
+            prompter.question(template, phrasing, **filled(template, text, prompter.name(7)))
+            for text in ("x", title)
+        )
+        assert [i for i in attacked if i in added] == [i for i in harmless if i in added]
+
+
+@pytest.mark.parametrize("title", ATTACKS)
+def test_a_chain_with_attacking_words_has_the_tokens_of_a_harmless_one(
+    prompter: Prompter, title: str
+) -> None:
+    added = set(prompter.tokenizer.get_added_vocab().values())
+    harmless, attacked = (
+        chain_ids(replace(TRACE, kinds=(t, t), preference=t, intent=t, recommendation=t), prompter)
+        for t in ("x", title)
+    )
     assert [i for i in attacked if i in added] == [i for i in harmless if i in added]
 
 
 @pytest.mark.parametrize("title", [a for a in ATTACKS if "\ue000" not in a])
 def test_an_attacking_title_survives_as_text(prompter: Prompter, title: str) -> None:
-    assert title in prompter.tokenizer.decode(prompter.question("title_to_name", title=title))
+    for template in QUESTIONS:
+        values = filled(template, title, prompter.name(7))
+        times = sum(value == title for value in values.values()) + 2 * ("titles" in values)
+        for phrasing in range(num_phrasings(template)):
+            text = prompter.tokenizer.decode(prompter.question(template, phrasing, **values))
+            assert text.count(title) == times
+
+
+def test_a_question_is_the_chat_templates_turn_around_the_rendered_words(prompter: Prompter) -> None:
+    for phrasing in range(num_phrasings("direct")):
+        words = render("direct", phrasing, history=[prompter.name(3), prompter.name(1)])
+        message = {"role": "user", "content": words}
+        turn = prompter.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        assert prompter.direct_text([3, 1], phrasing) == turn
+
+
+def test_what_others_ask_of_the_tokenizer_does_not_cut_a_prompt(prompter: Prompter) -> None:
+    whole = prompter.direct([3, 1])
+    prompter.tokenizer("a b c d e f", truncation=True, max_length=2)
+    assert prompter.direct([3, 1]) == Prompter(prompter.tokenizer, prompter.names).direct([3, 1]) == whole
 
 
 def test_names_in_a_template_are_item_tokens(prompter: Prompter) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from gream.language.prompting import Prompter
-from gream.language.reasoning import Trace, load_traces, reasoning_row, save_traces, split_chain
+from gream.language.reasoning import STEPS, Trace, load_traces, reasoning_row, save_traces, split_chain
 
 TRACE = Trace(
     user=3,
@@ -49,3 +50,24 @@ def test_a_chain_with_a_missing_or_empty_step_is_not_well_formed() -> None:
 def test_traces_survive_the_disk(tmp_path: Path) -> None:
     save_traces(tmp_path, [TRACE, TRACE])
     assert load_traces(tmp_path) == [TRACE, TRACE]
+
+
+def test_a_stage_of_the_curriculum_is_the_beginning_of_the_next_and_ends_after_its_step(
+    prompter: Prompter,
+) -> None:
+    rows = [reasoning_row(TRACE, prompter, steps=steps, phrasing=2) for steps in range(1, 6)]
+    assert {tuple(prompt) for prompt, _ in rows} == {tuple(prompter.reasoning(TRACE.history, 2))}
+    for (_, shorter), (_, longer) in pairwise(rows):
+        assert longer[: len(shorter)] == shorter and len(longer) > len(shorter)
+    said = [prompter.tokenizer.decode(answer) for _, answer in rows]
+    for steps, text in enumerate(said[:4], start=1):
+        assert [line.split(":")[0] for line in text.split("\n")] == list(STEPS[:steps])
+        assert not {prompter.end_of_turn, prompter.think_end, prompter.answer_start} & set(rows[steps - 1][1])
+    assert said[3].endswith("Recommendation: ink by Volta")
+    assert split_chain(said[4]).well_formed and rows[4][1][-1] == prompter.end_of_turn
+
+
+def test_a_chain_is_tokenised_as_the_text_that_is_read_back(prompter: Prompter) -> None:
+    _, answer = reasoning_row(TRACE, prompter)
+    text = prompter.tokenizer.decode(answer)
+    assert prompter.tokenizer.encode(text, add_special_tokens=False) == answer
