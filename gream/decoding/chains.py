@@ -126,15 +126,14 @@ def merge_chains(chains: Sequence[Chain], search: Search) -> Answer:
         for item, logp in merged.items()
     }
     order = sorted(ranking, key=lambda item: (-ranking[item], item))[: search.k]
-    return Answer(
+    result = BeamResult(
         np.asarray(order, dtype=np.int64),
         np.asarray([merged[item] for item in order], dtype=np.float32),
         np.asarray([scores[chain_of[item]][item] for item in order], dtype=np.float32) if scores else None,
-        [chain.text for chain in chains],
-        [chain_of[item] for item in order],
-        _tops(chains),
-        sum(chain.tokens for chain in chains),
+        kept=(),
+        pruned=(),
     )
+    return _answer(result, [chain_of[item] for item in order], chains, search)
 
 
 def best_chain(chains: Sequence[Chain], search: Search) -> Answer:
@@ -147,16 +146,7 @@ def best_chain(chains: Sequence[Chain], search: Search) -> Answer:
     assert len(judged) == len(chains), "best-of-n needs scores"
     chosen = int(np.argmax(judged))  # the first of equal ones
     found = chains[chosen].found
-    items = found.items[: search.k]
-    return Answer(
-        items,
-        found.logps[: search.k],
-        None if found.scores is None else found.scores[: search.k],
-        [chain.text for chain in chains],
-        [chosen] * len(items),
-        _tops(chains),
-        sum(chain.tokens for chain in chains),
-    )
+    return _answer(found, [chosen] * len(found.items), chains, search)
 
 
 def _check_choice(search: Search, num_levels: int) -> None:
@@ -208,6 +198,22 @@ def _rank(logp: float, score: float | None, search: Search) -> float:
     if score is None or search.rule == "scorer_then_policy":
         return logp
     return logp + search.scorer_weight * score if search.rule == "sum" else score
+
+
+def _answer(found: BeamResult, chain_of: list[int], chains: Sequence[Chain], search: Search) -> Answer:
+    """Cut one list of items to length, and say beside it what each chain gave."""
+    k = search.k
+    return Answer(
+        found.items[:k],
+        found.logps[:k],
+        None if found.scores is None else found.scores[:k],
+        chains=[chain.text for chain in chains],
+        chain_of=chain_of[:k],
+        chain_tops=_tops(chains),
+        chain_lists=[chain.found.items[:k] for chain in chains],
+        chain_tokens=[chain.tokens for chain in chains],
+        tokens=sum(chain.tokens for chain in chains),
+    )
 
 
 def _tops(chains: Sequence[Chain]) -> list[int]:

@@ -30,17 +30,19 @@ from gream.data.store import (
 from gream.decoding.answer import Answer
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.errors import InputError
-from gream.evaluation import metrics, reasoning_quality
 from gream.evaluation.baselines import ItemKNN, Popularity
+from gream.evaluation.chain_examples import choose_chains
 from gream.evaluation.exam import Exam, Row, draw_cases
-from gream.evaluation.examples import draw_examples
+from gream.evaluation.examples import Examples, draw_examples
+from gream.evaluation.mentions import Vocabulary
 from gream.evaluation.prefix_recall import false_prune_rate
+from gream.evaluation.reasoning_quality import Facts
+from gream.evaluation.reasoning_row import judge_chains, reasoning_figures
 from gream.evaluation.report import write_report
 from gream.evaluation.scaling import settings_of, sweep
 from gream.evaluation.scaling_report import format_scaling, write_scaling
 from gream.evaluation.settings import EvaluateConfig, report_searches
-from gream.language.reasoning import split_chain
-from gream.semantic_ids.layout import Names
+from gream.evaluation.taste import true_tastes
 
 STAGE = "evaluate"
 
@@ -77,6 +79,7 @@ def run(config: EvaluateConfig) -> None:
         _refuse_states_of_another(config, engine)
         found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
         rows |= found
+        examples = _judge(config, exam, rows, answers, (catalogue, interactions), engine)
         report: dict[str, Any] = {
             "users": len({case.user for case in cases}),
             "users_in_split": len({case.user for case in everyone}),
@@ -88,7 +91,6 @@ def run(config: EvaluateConfig) -> None:
             **best_reachable(artifacts.read_manifest(data).counts, split),
             **rows,
         }
-        examples = draw_examples(cases, answers, catalogue, interactions, engine.names, seed=config.seed)
         _write(draft, report, examples)
         if config.scaling:
             swept = _sweep(config, "model", exam, engine)
@@ -152,10 +154,7 @@ def model_rows(
     batch_size: int,
     recommend: Recommend = recommend_many,
 ) -> tuple[dict[str, Row], dict[str, list[Answer]]]:
-    """Return the row and the B answers of every search, by the row's name.
-
-    A reasoning search gets the quality of its chains too, compared with `direct` where that came before.
-    """
+    """Return the row and the B answers of every search, by the row's name."""
     rows: dict[str, Row] = {}
     answers: dict[str, list[Answer]] = {}
     histories = [history.tolist() for history in exam.histories]
@@ -163,41 +162,33 @@ def model_rows(
         started = time.perf_counter()
         found = recommend(engine, histories, search, batch_size=batch_size)
         rows[name] = exam.row([a.items for a in found], time.perf_counter() - started)
-        if search.mode == "reasoning":
-            rows[name] |= reasoning_figures(exam, found, engine.names, answers.get("direct"))
-        elif search.prune_threshold is not None:
+        if search.mode == "direct" and search.prune_threshold is not None:
             lost = false_prune_rate(found, exam.targets, engine.constraint, search)
             rows[name]["false_prune_rate"] = lost
         answers[name] = found
     return rows, answers
 
 
-def reasoning_figures(
-    exam: Exam, answers: Sequence[Answer], names: Names, direct: Sequence[Answer] | None
-) -> Row:
-    """Return what only reasoning mode has: pass@k of the chains, their cost, and their quality as texts."""
-    num_chains = max(len(a.chains) for a in answers)
-    chains = [split_chain(text) for a in answers for text in a.chains]
-    bought = [{names.spell(i) for i in h.tolist()} for h in exam.histories]
-    owners = [user for user, a in enumerate(answers) for _ in a.chains]
-    tops = [a.chain_tops for a in answers]
-    tokens = sum(a.tokens for a in answers)
-    row: Row = {
-        "num_chains": num_chains,
-        "pass@1": round(metrics.pass_at_k(tops, exam.targets, k=1), 6),
-        "pass@k": round(metrics.pass_at_k(tops, exam.targets, k=num_chains), 6),
-        "chains_per_user": round(len(chains) / len(answers), 2),  # fewer than `num_chains` with early stop
-        "tokens_per_user": round(tokens / len(answers), 2),
-        "tokens_per_chain": round(tokens / max(len(chains), 1), 2),  # no chain, no token
-        "well_formed": reasoning_quality.well_formed_rate(chains),
-        "groundedness": reasoning_quality.groundedness(chains, [bought[user] for user in owners]),
-    }
-    if direct is not None:
-        ours, theirs = [a.items for a in answers], [a.items for a in direct]
-        row["agreement"] = reasoning_quality.top_agreement(ours, theirs)
-        row[f"overlap@{exam.k}"] = reasoning_quality.overlap(ours, theirs, k=exam.k)
-        row[f"gain@{exam.k}"] = round(exam.recall(ours) - exam.recall(theirs), 6)
-    return row
+def _judge(
+    config: EvaluateConfig,
+    exam: Exam,
+    rows: dict[str, Row],
+    answers: Mapping[str, Sequence[Answer]],
+    shop: tuple[Catalogue, Interactions],
+    engine: Engine,
+) -> Examples:
+    """Add to the row of reasoning what its chains are worth; return the customers and chains to show."""
+    catalogue, interactions = shop
+    drawn = draw_examples(exam.cases, answers, catalogue, interactions, engine.names, seed=config.seed)
+    if "reasoning" not in answers:
+        return {"customers": drawn}
+    found = answers["reasoning"]
+    facts = Facts(catalogue, engine.names, Vocabulary(catalogue), config.max_history)
+    judged = judge_chains(exam, found, facts)
+    tastes = true_tastes(config.locate("data"))
+    rows["reasoning"] |= reasoning_figures(exam, found, judged, answers.get("direct"), facts, tastes)
+    rows["reasoning"]["seconds_per_user_of_direct"] = rows["direct"]["seconds_per_user"]
+    return {"customers": drawn, **choose_chains(exam, found, judged, facts, interactions.user_ids)}
 
 
 def _sweep(config: EvaluateConfig, model: str, exam: Exam, engine: Engine) -> list[Row]:
@@ -230,7 +221,7 @@ def _split(name: str) -> int:
     return SPLIT_NAMES.index(name)
 
 
-def _write(draft: artifacts.Draft, report: Mapping[str, Any], examples: list[dict[str, Any]]) -> None:
+def _write(draft: artifacts.Draft, report: Mapping[str, Any], examples: Examples) -> None:
     write_report(draft.path, report, examples)
     draft.counts["users"] = report["users"]
     draft.counts["users_in_split"] = report["users_in_split"]

@@ -16,6 +16,8 @@ from gream.semantic_ids.layout import Names
 NUM_EXAMPLES = 3
 SHOWN_HISTORY = 20  # newest purchases that an example shows
 
+Examples = dict[str, list[dict[str, Any]]]  # what `examples.json` holds: customers, good_chains, bad_chains
+
 
 def draw_examples(
     cases: Sequence[Case],
@@ -26,7 +28,7 @@ def draw_examples(
     *,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Return what `examples.json` holds: customers drawn by seed, in the order of users.
+    """Return the customers of `examples.json`: drawn by seed, in the order of users.
 
     Args:
         cases: all questions of the evaluation.

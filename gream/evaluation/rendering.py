@@ -34,14 +34,19 @@ def escape_markdown(text: str) -> str:
     return html.escape(line, quote=False)
 
 
+def shown_title(title: str) -> str:
+    """Return an item's title for Markdown."""
+    return escape_markdown(title) or "(no title)"
+
+
 def plain_line(text: str) -> str:
     """Return one line without control characters, which could move a terminal's cursor or hide text."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column is text and whose others are figures; cells are taken as escaped."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """Return a table of some columns of text and others of figures; cells are taken as escaped."""
+    lines = [header, ["---"] * texts + ["---:"] * (len(header) - texts), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

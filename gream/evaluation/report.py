@@ -13,12 +13,15 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.text import Text
 
+from gream.evaluation.examples import Examples
+from gream.evaluation.reasoning_report import chain_steps, reasoning_lines, reasoning_markdown
 from gream.evaluation.rendering import (
     escape_markdown,
     markdown_table,
     plain_line,
     rendered,
     save_figure,
+    shown_title,
     text_table,
 )
 
@@ -35,29 +38,9 @@ LABELS = {
 _COLOURS = {"popularity": "#999999", "item_knn": "#666666", "reasoning": "#d95f02"}
 _MODEL_COLOUR = "#1f77b4"
 _MARKERS = "osv^D*"  # one for each of the labels
-_STEPS = {
-    "evidence": "Evidence",
-    "preference": "Preference",
-    "intent": "Intent",
-    "recommendation": "Recommendation",
-    "rewritten_history": "History without noise",
-}
-_REASONING_FIGURES = {
-    "pass@1": "pass@1: a chain's own first item is right",
-    "pass@k": "pass@k: one of a user's {num_chains} chains is right",
-    "gain@{k}": "recall@{k} above that of direct mode",
-    "tokens_per_user": "tokens per user",
-    "chains_per_user": "chains per user",
-    "tokens_per_chain": "tokens per chain",
-    "seconds_per_user": "seconds per user",
-    "well_formed": "chains with all five steps",
-    "groundedness": "cited items that are in the history",
-    "agreement": "users for whom direct mode puts the same item first",
-    "overlap@{k}": "items of the list that direct mode lists too",
-}
 
 
-def write_report(folder: Path, report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> None:
+def write_report(folder: Path, report: Mapping[str, Any], examples: Examples) -> None:
     """Write report.json, examples.json, report.md and its two plots into `folder`."""
     for name, content in ((FIGURES_FILE, report), (EXAMPLES_FILE, examples)):
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -70,9 +53,9 @@ def write_report(folder: Path, report: Mapping[str, Any], examples: Sequence[Map
 def format_evaluation(folder: Path) -> str:
     """Return what a finished evaluation shows in the terminal: table, examples, and where the report is."""
     report, examples = (json.loads((folder / f).read_text("utf-8")) for f in (FIGURES_FILE, EXAMPLES_FILE))
-    return "\n".join(
-        [format_table(report), format_examples(examples), f"Report with plots: {folder / REPORT_FILE}"]
-    )
+    told = format_examples(examples["customers"])
+    parts = [format_table(report), *reasoning_lines(report), told]
+    return "\n".join([*parts, f"Report with plots: {folder / REPORT_FILE}"])
 
 
 def format_table(report: Mapping[str, Any]) -> str:
@@ -89,7 +72,7 @@ def format_examples(examples: Sequence[Mapping[str, Any]], *, length: int = 5) -
     """Return example customers as text for a terminal: history, chain, list, and what was bought next.
 
     Args:
-        examples: what `examples.json` holds.
+        examples: the customers of `examples.json`.
         length: number of recommendations to show of each list.
     """
     return "\n".join(rendered(Text("\n".join(_example_lines(e, length)))) for e in examples)
@@ -134,17 +117,7 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _reasoning_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    row = report.get("reasoning", {})
-    lines = []
-    for name, meaning in _REASONING_FIGURES.items():
-        value = row.get(name.format(k=report["k"]))
-        if value is not None:
-            lines.append((meaning.format(num_chains=row["num_chains"], k=report["k"]), f"{value:.4g}"))
-    return lines
-
-
-def _markdown(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
+def _markdown(report: Mapping[str, Any], examples: Examples) -> str:
     header, rows = _cells(report)
     parts = ["# Evaluation", _summary(report) + ".", markdown_table(header, rows)]
     parts.append(
@@ -153,29 +126,24 @@ def _markdown(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) 
         "those of validation."
     )
     parts.append(f"![recall by row]({RECALL_PLOT})\n\n![quality against cost]({COST_PLOT})")
-    reasoning = _reasoning_lines(report)
-    if reasoning:
-        parts += ["## Reasoning", markdown_table(["", "figure"], [list(line) for line in reasoning])]
-    if examples:
+    parts += reasoning_markdown(report, examples)
+    if examples["customers"]:
         parts.append("## Example customers")
-        parts += [_example_markdown(number, example) for number, example in enumerate(examples, start=1)]
+        shown = enumerate(examples["customers"], start=1)
+        parts += [_example_markdown(number, example) for number, example in shown]
     return "\n\n".join(parts) + "\n"
 
 
 def _example_markdown(number: int, example: Mapping[str, Any]) -> str:
     parts = [f"### Customer {number}: {escape_markdown(example['user_id'])}"]
-    parts.append("Bought, oldest first:\n\n" + "\n".join(f"1. {_title(t)}" for t in example["history"]))
-    for label, text in _chain_steps(example["chain"]):
+    parts.append("Bought, oldest first:\n\n" + "\n".join(f"1. {shown_title(t)}" for t in example["history"]))
+    for label, text in chain_steps(example["chain"]):
         parts.append(f"**{label}.** {escape_markdown(text)}")
     for name, items in example["lists"].items():
-        lines = [f"1. {_title(i['title'])} ({_figures(i)})" for i in items]
+        lines = [f"1. {shown_title(i['title'])} ({_figures(i)})" for i in items]
         parts.append(f"Recommended, {LABELS[name]}:\n\n" + "\n".join(lines))
-    parts.append(f"Bought next: **{_title(example['target'])}**")
+    parts.append(f"Bought next: **{shown_title(example['target'])}**")
     return "\n\n".join(parts)
-
-
-def _title(title: str) -> str:
-    return escape_markdown(title) or "(no title)"
 
 
 def _figures(item: Mapping[str, Any]) -> str:
@@ -183,20 +151,11 @@ def _figures(item: Mapping[str, Any]) -> str:
     return f"log-probability {item['logp']:.2f}{score}"
 
 
-def _chain_steps(chain: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return label and text of every step; a chain that is not well formed comes as one text."""
-    if chain is None:
-        return []
-    if not chain["well_formed"]:
-        return [("Chain, not well formed", chain["text"])]
-    return [(label, chain[step]) for step, label in _STEPS.items()]
-
-
 def _example_lines(example: Mapping[str, Any], length: int) -> list[str]:
     """Return the lines of one example customer for a terminal."""
     lines = [f"Customer {plain_line(example['user_id'])}", "  bought, oldest first:"]
     lines += [f"    {plain_line(title) or '(no title)'}" for title in example["history"]]
-    lines += [f"  {label}: {plain_line(text)}" for label, text in _chain_steps(example["chain"])]
+    lines += [f"  {label}: {plain_line(text)}" for label, text in chain_steps(example["chain"])]
     for name, items in example["lists"].items():
         lines.append(f"  recommended, {LABELS[name]}:")
         lines += [

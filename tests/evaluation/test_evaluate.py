@@ -18,6 +18,10 @@ from gream.errors import InputError
 from gream.evaluation import evaluate
 from gream.evaluation.evaluate import EvaluateConfig, Exam
 from gream.evaluation.examples import draw_examples
+from gream.evaluation.mentions import Vocabulary
+from gream.evaluation.reasoning_quality import Facts
+from gream.evaluation.reasoning_row import judge_chains, reasoning_figures
+from gream.evaluation.taste import Taste
 from gream.semantic_ids.layout import Names, save_names
 
 CHAIN = "Evidence: {0}\nPreference: p\nIntent: i\nRecommendation: r\nHistory: {0}"
@@ -26,6 +30,21 @@ CHAIN = "Evidence: {0}\nPreference: p\nIntent: i\nRecommendation: r\nHistory: {0
 def answer(items: list[int], **chains: Any) -> Answer:
     logps = -np.arange(1, len(items) + 1, dtype=np.float32)
     return Answer(np.array(items, dtype=np.int64), logps, None, **chains)
+
+
+def figures(
+    exam: Exam,
+    answers: list[Answer],
+    facts: Facts,
+    direct: list[Answer] | None = None,
+    tastes: list[Taste] | None = None,
+) -> dict[str, Any]:
+    return reasoning_figures(exam, answers, judge_chains(exam, answers, facts), direct, facts, tastes)
+
+
+@pytest.fixture
+def facts(catalogue: Catalogue, names: Names) -> Facts:
+    return Facts(catalogue, names, Vocabulary(catalogue), max_history=20)
 
 
 @pytest.fixture
@@ -43,7 +62,7 @@ def scripted(answers: dict[str, list[Answer]], asked: list[Any]) -> evaluate.Rec
     return recommend
 
 
-def test_rows_measure_the_answers_of_each_search(exam: Exam, names: Names) -> None:
+def test_rows_measure_the_answers_of_each_search(exam: Exam, names: Names, facts: Facts) -> None:
     first, second, third = exam.targets
     others = [i for i in range(24) if i not in exam.targets]
     bought = names.spell(int(exam.histories[0][0]))
@@ -74,46 +93,98 @@ def test_rows_measure_the_answers_of_each_search(exam: Exam, names: Names) -> No
     assert rows["direct"]["mrr"] == pytest.approx((1 + 1 / 3) / 3, abs=1e-6)
     assert rows["direct"]["invalid_rate"] == 0.0
     assert rows["direct"]["users_per_second"] > 0
-    reasoning = rows["reasoning"]
-    assert reasoning["mrr"] == pytest.approx(2 / 3, abs=1e-6)
+    assert rows["reasoning"]["mrr"] == pytest.approx(2 / 3, abs=1e-6)
+    reasoning = figures(exam, answers["reasoning"], facts, answers["direct"])
     assert reasoning["pass@1"] == pytest.approx((1 / 2 + 0 + 1) / 3, abs=1e-6)
     assert reasoning["pass@k"] == pytest.approx(2 / 3, abs=1e-6)
     assert reasoning["tokens_per_user"] == 20.0 and reasoning["tokens_per_chain"] == 10.0
     assert reasoning["well_formed"] == pytest.approx(4 / 6, abs=1e-6)
+    assert reasoning["well_formed_of"] == 6
     assert reasoning["agreement"] == pytest.approx(1 / 3, abs=1e-6)  # the first user alone
+    assert reasoning["gain@5"] == 0.0 and reasoning["gain@5_interval"] == [0.0, 0.0]
+    assert reasoning["tokens_per_user_of_direct"] == 0.0 and reasoning["gain@5_per_100_tokens"] == 0.0
     assert found == answers
     assert asked == [(mode, [h.tolist() for h in exam.histories], 7) for mode in ("direct", "reasoning")]
 
 
-def test_users_whose_chains_stopped_early_count_what_was_written(exam: Exam, names: Names) -> None:
+def test_users_whose_chains_stopped_early_count_what_was_written(exam: Exam, facts: Facts) -> None:
     """Two chains for the first user and four for the others; pass@1 is the mean of 2/2, 1/4 and 0/4."""
     first, second, third = exam.targets
     wrong = next(item for item in range(24) if item not in exam.targets)
     answers = [
-        answer([first], chains=[""] * 2, chain_tops=[first, first], tokens=20),
-        answer([wrong], chains=[""] * 4, chain_tops=[wrong, second, wrong, wrong], tokens=44),
-        answer([wrong], chains=[""] * 4, chain_tops=[wrong] * 4, tokens=36),
-    ]
-    row = evaluate.reasoning_figures(exam, answers, names, None)
+        answer([first], chains=[""] * 2, chain_tops=[first, first], chain_tokens=[9, 11], tokens=20),
+        answer([wrong], chains=[""] * 4, chain_tops=[wrong, second, wrong, wrong],
+               chain_tokens=[11] * 4, tokens=44),
+        answer([wrong], chains=[""] * 4, chain_tops=[wrong] * 4, chain_tokens=[9] * 4, tokens=36),
+    ]  # fmt: skip
+    row = figures(exam, answers, facts)
     assert row["num_chains"] == 4 and row["chains_per_user"] == 3.33
     assert row["pass@1"] == pytest.approx(1.25 / 3, abs=1e-6)
     assert row["pass@k"] == pytest.approx(2 / 3, abs=1e-6)
     assert row["tokens_per_user"] == 33.33 and row["tokens_per_chain"] == 10.0
+    assert row["tokens_per_chain_median"] == 10.0 and row["tokens_per_chain_95%"] == 11.0
+    assert row["majority_share"] == pytest.approx((1 + 3 / 4 + 1) / 3, abs=1e-6)
 
 
-def test_each_chain_is_checked_against_its_own_users_history(exam: Exam, names: Names) -> None:
-    def grounded_by(owner: int) -> float | None:
-        text = CHAIN.format("".join(names.spell(int(i)) for i in exam.histories[owner]))
+def test_each_chain_is_checked_against_its_own_users_history(exam: Exam, facts: Facts) -> None:
+    def grounded_by(owner: int) -> tuple[float, float]:
+        text = CHAIN.format("".join(facts.names.spell(int(i)) for i in exam.histories[owner]))
         answers = [answer([0], chains=[text if user == 1 else ""], chain_tops=[0]) for user in range(3)]
-        return evaluate.reasoning_figures(exam, answers, names, None)["groundedness"]
+        row = figures(exam, answers, facts)
+        return row["groundedness"], row["groundedness_by_chance"]
 
-    assert grounded_by(1) == 1.0
-    assert grounded_by(0) is not None and grounded_by(0) < 1.0
+    assert grounded_by(1)[0] == 1.0 and grounded_by(1)[1] < 1.0
+    assert grounded_by(0)[0] < 1.0
+    assert grounded_by(2)[1] == 1.0  # what chain 1 is held against by chance is the history of user 2
 
 
-def test_figures_without_direct_mode_have_no_agreement(exam: Exam, names: Names) -> None:
+def test_the_answer_of_each_chain_is_its_own(exam: Exam, facts: Facts) -> None:
+    """The intent is ink, items 4 to 7: the second chain alone leads there, and user 2's chains do."""
+    item = next(i for i in range(4, 8) if i not in exam.histories[0])
+    text = CHAIN.format("x").replace(": i", ": ink")
+    answers = [
+        answer([12], chains=[text] * 2, chain_tops=[12, item]),
+        answer([13], chains=["", ""], chain_tops=[13, 14]),
+        answer([item], chains=["", ""], chain_tops=[item, item]),
+    ]
+    row = figures(exam, answers, facts)
+    assert row["intent_agreement"] == 0.5 and row["intent_agreement_of"] == 2
+    assert row["intent_agreement_by_chance"] == 0.0  # user 1's answers
+    assert row["intent_right"] == float(4 <= exam.targets[0] < 8)
+
+
+def test_chains_that_betray_their_answer_are_found_by_their_titles(exam: Exam, facts: Facts) -> None:
+    top = next(item for item in range(24) if item not in exam.histories[0])
+    text = CHAIN.format(f"wants {facts.catalogue.titles[top].upper()}")
+    answers = [answer([top], chains=[text if user == 0 else ""], chain_tops=[top]) for user in range(3)]
+    row = figures(exam, answers, facts)
+    assert row["betrays_answer"] == 1.0 and row["betrays_answer_of"] == 1
+
+
+def test_stated_preferences_are_measured_where_the_tastes_are_known(exam: Exam, facts: Facts) -> None:
+    true = [Taste(frozenset({(area,)}), frozenset(), frozenset()) for area in ("office", "camping", "office")]
+    users = max(case.user for case in exam.cases) + 1
+    tastes = (true * users)[:users]
+    areas = [next(iter(tastes[case.user].areas))[0] for case in exam.cases]
+    texts = [CHAIN.format("x").replace("Preference: p", f"Preference: {area}") for area in areas]
+    answers = [answer([0], chains=[text], chain_tops=[0]) for text in texts]
+    assert figures(exam, answers, facts, None, tastes)["taste"]["areas"]["precision"] == 1.0
+    assert "taste" not in figures(exam, answers, facts)
+
+
+def test_one_user_alone_has_no_figure_by_chance(interactions: Interactions, facts: Facts) -> None:
+    alone = Exam(interactions.cases(TEST)[:1], num_items=24, k=5, seed=0)
+    answers = [answer([0], chains=[CHAIN.format(facts.names.spell(0))] * 2, chain_tops=[0, 0])]
+    row = figures(alone, answers, facts)
+    assert row["majority_share"] == 1.0
+    assert {value for name, value in row.items() if name.endswith("_by_chance")} == {None}
+
+
+def test_figures_without_direct_mode_have_no_agreement(exam: Exam, facts: Facts) -> None:
     answers = [answer([0], chains=[""], chain_tops=[0])] * 3
-    assert "agreement" not in evaluate.reasoning_figures(exam, answers, names, None)
+    row = figures(exam, answers, facts)
+    assert "agreement" not in row and "gain@5" not in row
+    assert row["majority_share"] is None and row["overlap_of_chains@5"] is None  # one chain each
 
 
 def test_baselines_for_test_count_train_and_validation_and_never_the_test_purchase() -> None:
@@ -189,7 +260,11 @@ def test_toy_model_is_evaluated_in_every_row_with_valid_lists(run_dir: Path) -> 
     assert report["reasoning"]["tokens_per_user"] >= 2 * 3
     pruned = [name for name, row in report.items() if isinstance(row, dict) and "false_prune_rate" in row]
     assert pruned == ["direct_before_srpo", "direct", "prm"]
-    examples = json.loads((folder / "examples.json").read_text())
+    assert report["reasoning"]["seconds_per_user_of_direct"] == report["direct"]["seconds_per_user"]
+    shown = json.loads((folder / "examples.json").read_text())
+    assert list(shown) == ["customers", "good_chains", "bad_chains"]
+    assert len(shown["good_chains"]) == len(shown["bad_chains"]) == 3
+    examples = shown["customers"]
     assert [set(e["lists"]) for e in examples] == [{"direct", "prm", "reasoning"}] * 3
     assert all(item["score"] is not None for e in examples for item in e["lists"]["prm"])
     assert all(e["chain"] is not None for e in examples)

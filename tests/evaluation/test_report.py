@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gream.evaluation.reasoning_report import reasoning_lines
 from gream.evaluation.report import (
     escape_markdown,
     format_evaluation,
@@ -41,6 +42,24 @@ def example(title: str = "Lamp", steps: dict[str, Any] | None = None) -> dict[st
     }
 
 
+def shown(title: str = "Lamp", *, faults: list[str] | None = None) -> dict[str, Any]:
+    """One chain as `examples.json` holds it."""
+    return {
+        "user_id": "user-4",
+        "history": [title, "Tent"],
+        "chain": chain(title),
+        "answer": title,
+        "target": "Stove",
+        "hit": False,
+        "mark": 0.256,
+        "faults": faults or [],
+    }
+
+
+def customers(*examples: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    return {"customers": list(examples)}
+
+
 @pytest.fixture
 def report() -> dict[str, Any]:
     reasoning = {
@@ -51,8 +70,13 @@ def report() -> dict[str, Any]:
         "tokens_per_chain": 52.6,
         "well_formed": 0.98,
         "groundedness": None,
+        "groundedness_brands": 0.625,
+        "groundedness_brands_by_chance": 0.125,
+        "groundedness_brands_of": 1234,
         "agreement": 0.7,
         "overlap@10": 0.81,
+        "gain@10": 0.02,
+        "gain@10_interval": [0.01, 0.03],
     }
     return {
         "users": 20,
@@ -143,9 +167,14 @@ def test_markdown_that_matters_only_at_the_start_is_escaped_there(text: str, esc
 
 
 def test_report_holds_table_reasoning_examples_and_both_plots(tmp_path: Path, report: dict[str, Any]) -> None:
-    write_report(tmp_path, report, [example(HOSTILE, chain(HOSTILE))])
+    write_report(tmp_path, report, customers(example(HOSTILE, chain(HOSTILE))))
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| item kNN |" in text and "one of a user's 4 chains is right | 0.34 |" in text
+    assert (
+        "| gain@10 | recall@10 above that of direct mode for the same users | 0.02 (0.0100 to 0.0300) |"
+        in text
+    )
+    assert "are in the history | 0.625 | 0.125 | 1,234 |" in text
     assert "cited items" not in text  # undefined: nothing was cited
     assert "### Customer 1: user-3" in text
     assert "<b>" not in text and "\x1b" not in text and "\n# head" not in text
@@ -156,7 +185,8 @@ def test_report_holds_table_reasoning_examples_and_both_plots(tmp_path: Path, re
 
 def test_report_without_reasoning_and_best_figure_is_whole(tmp_path: Path, report: dict[str, Any]) -> None:
     del report["reasoning"], report["best_reachable"]
-    write_report(tmp_path, report, [])
+    assert reasoning_lines(report) == []
+    write_report(tmp_path, report, customers())
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Reasoning" not in text and "best reachable" not in text and "## Example" not in text
 
@@ -165,8 +195,41 @@ def test_terminal_shows_table_examples_and_the_place_of_the_report(
     tmp_path: Path, report: dict[str, Any]
 ) -> None:
     examples = [example("L\u00e4mpchen", chain("Because."))]
-    write_report(tmp_path, report, examples)
+    write_report(tmp_path, report, customers(*examples))
     text = format_evaluation(tmp_path)
     assert text.startswith(format_table(report))
     assert format_examples(examples) in text
     assert text.endswith(f"Report with plots: {tmp_path / 'report.md'}")
+
+
+def test_terminal_says_in_one_line_what_the_reasoning_is_worth(report: dict[str, Any]) -> None:
+    [line] = reasoning_lines(report)
+    assert line == (
+        "Reasoning: whole chains 98.0%, recall@10 +0.0200 (+0.0100 to +0.0300) on direct.\n"
+    )  # groundedness is undefined
+
+
+def test_report_shows_good_and_bad_chains_and_what_is_wrong(tmp_path: Path, report: dict[str, Any]) -> None:
+    examples = {
+        "customers": [],
+        "good_chains": [shown()],
+        "bad_chains": [shown(HOSTILE, faults=["its intent names a|b", "it cites no item"])],
+    }
+    write_report(tmp_path, report, examples)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    good, bad = text.split("### Good chains")[1].split("### Bad chains")
+    assert "#### 1. Customer user-4, mark 0.26" in good and "**Intent.** Lamp intent" in good
+    assert "Leads to: **Lamp**. Bought next: **Stove**." in good and "What is wrong" not in good
+    assert r"What is wrong: its intent names a\|b; it cites no item." in bad
+    assert "<b>" not in text and "\x1b" not in text and "\n# head" not in text
+
+
+def test_report_compares_stated_and_true_preference(tmp_path: Path, report: dict[str, Any]) -> None:
+    part = {
+        "stated": 0.9, "precision": 0.8, "precision_by_chance": 0.2, "precision_of_the_commonest": 0.3,
+        "recall": 0.5, "recall_by_chance": 0.1, "recall_of_the_commonest": None,
+    }  # fmt: skip
+    report["reasoning"]["taste"] = {"areas": part, "brands": part, "prices": part}
+    write_report(tmp_path, report, customers())
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| price tier | 0.9 | 0.8 | 0.2 | 0.3 | 0.5 | 0.1 |  |" in text
