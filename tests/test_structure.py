@@ -36,7 +36,7 @@ STRANGERS = {("training", "serving"), ("serving", "training")}
 
 # Which modules may name a library that the rest of gream must not depend on.
 OWNERS = {
-    "trl": ("gream.training.sft", "gream.training.srpo"),
+    "trl": ("gream.training.sft_trainer", "gream.training.srpo"),
     "vllm": ("gream.decoding.vllm_backend",),
     "openai": ("data_synthesis.endpoint",),
     "fastapi": ("gream.serving.",),

@@ -9,37 +9,28 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from transformers import PrinterCallback, Trainer
 
 from gream.arguments import StageConfig, input_folder, option
 from gream.artifacts import writing
 from gream.data.store import load_catalogue, load_interactions
 from gream.errors import InputError
-from gream.language.curriculum import group_by_length, training_plan
+from gream.language.curriculum import Curriculum, group_by_length, training_plan
 from gream.language.name_order import check_name_order
 from gream.language.prompting import Prompter
 from gream.language.reasoning import load_traces
-from gream.language.rows import Row
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import load_names
+from gream.training.adapters import FULL, check_trainable
+from gream.training.checkpoints import Checkpoints, training_of
+from gream.training.early_stop import check_validation, validation_cases
+from gream.training.packing import check_packable
 from gream.training.plan_report import plan_table, write_plan
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from trl import SFTConfig as TrlConfig
-    from trl import SFTTrainer
+from gream.training.sft_trainer import check_rows, train
 
 logger = logging.getLogger(__name__)
 
 STAGE = "sft"
-IGNORED = -100  # label of a token that carries no loss
-_TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
 
 
 @dataclass(kw_only=True)
@@ -72,19 +63,45 @@ class SftConfig(StageConfig):
     weight_decay: float = option(0.01, doc="weight decay of AdamW")
     max_history: int = option(20, doc="newest purchases that a prompt shows")
     max_length: int = option(512, doc="longest row in tokens; a longer one is an error, never cut")
+    packing: bool = option(
+        False, doc="whether the rows of a step lie in one sequence without padding; else like lengths meet"
+    )
+    trainable: str = option(
+        FULL,
+        doc="what is trained: `full`, `lora` (adapters and the rows of new tokens) or `names` (rows of "
+        "the item tokens alone)",
+    )
+    lora_rank: int = option(16, doc="rank of the adapters; no effect unless trainable is `lora`")
+    lora_alpha: int = option(32, doc="adapters are scaled by lora_alpha / lora_rank; no effect unless `lora`")
+    validation_users: int = option(
+        0, doc="users, drawn by seed, whose validation purchase is searched to stop early; 0 never stops"
+    )
+    validate_every: float = option(
+        0.1, doc="share of the training between two validations; no effect without validation_users"
+    )
+    patience: int = option(
+        3, doc="validations without a better recall after which training stops; no effect without users"
+    )
+    save_steps: int = option(
+        0, doc="optimiser steps between two states that an interrupted training goes on from; 0 for none"
+    )
 
 
 CONFIG = SftConfig
 
 
 def run(config: SftConfig) -> None:
-    """Train on the recipe's tasks and write the model."""
+    """Train on the recipe's tasks and write the model.
+
+    Raises:
+        InputError: settings out of range, tasks that give no rows, or folders that do not belong together.
+    """
+    _check(config)
     names = load_names(config.locate("sids"))
     catalogue = load_catalogue(config.locate("data"))
     interactions = load_interactions(config.locate("data"))
     model, tokenizer = load_model(config.locate("model"), names)
     prompter = Prompter(tokenizer, names, max_history=config.max_history)
-    check_name_order(config.name_order)
     traces = load_traces(config.locate("traces")) if config.traces else []
     plan = training_plan(
         config.tasks,
@@ -97,116 +114,44 @@ def run(config: SftConfig) -> None:
         name_order=config.name_order,
         seed=config.seed,
     )
-    plan = group_by_length(plan, config.batch_size)
+    if not config.packing:
+        plan = group_by_length(plan, config.batch_size)
+    check_rows(plan.rows, config.max_length)
+    if config.packing:
+        check_packable(model)
+    users = config.validation_users
+    cases = validation_cases(interactions, users, config.seed) if users else []
     logger.info("%s", plan_table(plan, config.schedule))
-    dataset = rows_dataset(plan.rows, config.max_length)
-    with writing(
-        config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
-    ) as draft:
+    training = training_of(config.recorded(), config.inputs(), plan.rows)
+    with (
+        Checkpoints(config.output_path, training) as checkpoints,
+        writing(
+            config.output_path,
+            stage=STAGE,
+            config=config.recorded(),
+            inputs=config.inputs(),
+            seed=config.seed,
+        ) as draft,
+    ):
         write_plan(draft.path, plan, config.schedule)
-        history = train(model, tokenizer, dataset, config, draft.path / "trainer")
-        save_model(draft.path, model, tokenizer, names)
-        (draft.path / "sft_report.json").write_text(json.dumps(history, indent=2) + "\n")
-        draft.counts.update(
-            rows=len(dataset),
-            tokens=_tokens(dataset),
-            loss=history[-1]["train_loss"],
-            **{f"rows_{task}": number for task, number in plan.counts.items()},
-        )
-    logger.info("%s rows, training loss %.3f", len(dataset), history[-1]["train_loss"])
+        trained = train(model, prompter, plan.rows, config, checkpoints, cases)
+        save_model(draft.path, trained.model, tokenizer, names)
+        (draft.path / "sft_report.json").write_text(json.dumps(trained.log, indent=2) + "\n")
+        draft.counts.update(rows=len(plan.rows), **trained.counts, **_task_counts(plan))
+    logger.info("%s rows, training loss %.3f; %s", len(plan.rows), trained.counts["loss"], trained.told)
 
 
-def answer_trainer() -> type[SFTTrainer]:
-    """Return TRL's trainer, which on a CPU scores the answers only.
-
-    Away from a GPU TRL scores every position against the whole vocabulary, the prompt's too, and again for
-    the gradient: twice the time of a step for a small model. The loss is the same.
-    """
-    from trl import SFTTrainer
-
-    class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # trl has no types
-        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-            labels = inputs["labels"]
-            if labels.is_cuda:
-                return super().compute_loss(model, inputs, *args, **kwargs)
-            first = int((labels != IGNORED).any(dim=0).int().argmax())
-            kept = labels.shape[1] - first + 1  # the position before the first answer predicts it
-            fewer = {**inputs, "labels": labels[:, -kept:], "logits_to_keep": kept, "use_cache": False}
-            return Trainer.compute_loss(self, model, fewer, *args, **kwargs)
-
-    return AnswerTrainer
+def _check(config: SftConfig) -> None:
+    check_name_order(config.name_order)
+    check_trainable(config.trainable, rank=config.lora_rank, alpha=config.lora_alpha)
+    check_validation(users=config.validation_users, every=config.validate_every, patience=config.patience)
+    for name, least in (("epochs", 1), ("batch_size", 1), ("save_steps", 0)):
+        if getattr(config, name) < least:
+            raise InputError(f"{name} is {getattr(config, name)}; give at least {least}.")
 
 
-def rows_dataset(rows: list[Row], max_length: int) -> Dataset:
-    """Turn prompt and answer ids into a dataset whose labels are the answers.
-
-    Raises:
-        InputError: a row is longer than `max_length`; cutting it would teach half a name.
-    """
-    from datasets import Dataset
-
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-    if longest > max_length:
-        raise InputError(
-            f"The longest training row has {longest} tokens, but max_length is {max_length}; "
-            "raise max_length, or lower max_history."
-        )
-    return Dataset.from_dict(
-        {
-            "input_ids": [prompt + answer for prompt, answer in rows],
-            "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in rows],
-        }
-    )
-
-
-def train(
-    model: Any, tokenizer: Any, dataset: Dataset, config: SftConfig, folder: Path
-) -> list[dict[str, float]]:
-    """Run TRL's trainer over the rows once; returns its log, whose last entry has `train_loss`."""
-    model.train()
-    trainer = answer_trainer()(
-        model=model,
-        args=trainer_arguments(config, folder),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-    )
-    trainer.remove_callback(PrinterCallback)  # the log goes to the report, not to the terminal
-    trainer.train()
-    model.eval()
-    # Without what a clock measured: the same seed must write the same bytes.
-    return [{k: v for k, v in entry.items() if k not in _TIMINGS} for entry in trainer.state.log_history]
-
-
-def trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
-    """Translate the settings into TRL's."""
-    from trl import SFTConfig as TrlConfig
-
-    on_cpu = not torch.cuda.is_available()
-    return TrlConfig(
-        output_dir=str(folder),
-        num_train_epochs=1,
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_share,
-        weight_decay=config.weight_decay,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="sequential",  # the rows are in training order
-        seed=config.seed,
-        use_cpu=on_cpu,
-        bf16=not on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        gradient_checkpointing=False,
-        save_strategy="no",
-        report_to="none",
-        logging_steps=20,
-        disable_tqdm=not sys.stderr.isatty(),
-    )
-
-
-def _tokens(dataset: Dataset) -> int:
-    return sum(len(ids) for ids in dataset["input_ids"])
+def _task_counts(plan: Curriculum) -> dict[str, int]:
+    return {f"rows_{task}": number for task, number in plan.counts.items()}
 
 
 if __name__ == "__main__":

@@ -36,9 +36,11 @@ def written(
     )
 
 
-def choose(facts: Facts, chains: list[list[tuple[str, int]]]) -> tuple[list[Any], list[Any]]:
+def choose(
+    facts: Facts, chains: list[list[tuple[str, int]]], target: int = TARGET
+) -> tuple[list[Any], list[Any]]:
     """Good and bad chains of users with the same purchases; a chain is its text and its own first item."""
-    cases = [Case(user, np.array(HISTORY), TARGET) for user in range(len(chains))]
+    cases = [Case(user, np.array(HISTORY), target) for user in range(len(chains))]
     answers = [
         Answer(
             np.array([mine[0][1]]),
@@ -140,3 +142,9 @@ def test_a_chain_is_shown_with_titles(facts: Facts) -> None:
     assert (good["answer"], good["target"]) == (titles[8], titles[8])
     assert good["chain"]["evidence"] == f"printers {titles[0]}"
     assert bad == []
+
+
+def test_what_was_really_bought_again_is_no_fault(facts: Facts) -> None:
+    text = written(f"printers {facts.names.spell(0)}", intent="printers")
+    [good], _ = choose(facts, [[(text, 0)]], target=0)
+    assert good["hit"] and good["faults"] == [] and good["mark"] == 1.0

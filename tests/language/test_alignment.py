@@ -146,12 +146,14 @@ def test_titles_and_names_of_a_history_answer_each_other(source: Source) -> None
         assert lines in title_row and title_answer == lines
 
 
-def test_a_row_spells_a_few_titles_only(catalogue: Catalogue, prompter: Prompter) -> None:
+def test_a_row_spells_a_few_of_the_newest_titles_only(catalogue: Catalogue, prompter: Prompter) -> None:
+    """Items 0 to 17 in this order, cut anywhere: up to eight in a row that end at the cut."""
     longer = Prompter(prompter.tokenizer, prompter.names, max_history=MOST_TITLES + 5)
-    source = Source(catalogue, interactions_of([list(range(20))] * 40), longer)
+    source = Source(catalogue, interactions_of([list(range(20))] * 100), longer)
     rows = titles_to_names_rows(source, np.random.default_rng(0))
-    assert max(len(names_in(answer, longer)) for _, answer in rows) == MOST_TITLES
-    assert names_in(rows[0][1], longer)[-1] in spelled(range(18), longer)
+    shown = {tuple(names_in(answer, longer)) for _, answer in rows}
+    names = spelled(range(18), longer)
+    assert shown == {tuple(names[max(0, n - MOST_TITLES) : n]) for n in range(1, 19)}
 
 
 @pytest.mark.parametrize("task", [*OF_ITEMS, *TO_ITEMS])

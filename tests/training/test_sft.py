@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: loss on answers alone, and a model that has learnt its rows."""
+"""The stage: settings that are refused, names that are learnt, and the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -6,88 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from gream.artifacts import writing
-from gream.data.store import Catalogue, Interactions, save_dataset
+from gream.data.store import Catalogue
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import Names, SidLayout, save_names
 from gream.training import sft
-from gream.training.sft import (
-    IGNORED,
-    SftConfig,
-    answer_trainer,
-    rows_dataset,
-    run,
-    train,
-    trainer_arguments,
-)
-
-
-def test_prompt_tokens_carry_no_loss() -> None:
-    [row] = list(rows_dataset([([5, 6, 7], [8, 9])], max_length=10))
-    assert row == {"input_ids": [5, 6, 7, 8, 9], "labels": [IGNORED, IGNORED, IGNORED, 8, 9]}
-
-
-def test_a_row_that_is_too_long_is_an_error_not_a_cut() -> None:
-    with pytest.raises(InputError, match="has 5 tokens, but max_length is 4"):
-        rows_dataset([([5, 6, 7], [8, 9])], max_length=4)
-
-
-def test_the_trainers_loss_is_the_mean_over_answer_tokens(
-    model_and_tokenizer: tuple[Any, Any], tmp_path: Path
-) -> None:
-    """Two rows of unequal length, learning rate 0: the first logged loss by hand."""
-    model, tokenizer = model_and_tokenizer
-    rows = [([5, 6, 7], [8, 9, 10]), ([11], [12])]
-    losses = []
-    for prompt, answer in rows:
-        logps = torch.log_softmax(model(torch.tensor([prompt + answer])).logits[0], -1)
-        losses += [-logps[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)]
-    config = SftConfig(batch_size=2, learning_rate=0.0)
-    log = train(model, tokenizer, rows_dataset(rows, 10), config, tmp_path / "t")
-    assert log[-1]["train_loss"] == pytest.approx(np.mean(losses), abs=1e-4)  # float32, other order of sums
-
-
-def test_scoring_the_answers_only_gives_trls_loss_and_gradient(
-    model_and_tokenizer: tuple[Any, Any], tmp_path: Path
-) -> None:
-    """Rows of unequal prompts and answers, padded; TRL's own loss is the slow and obvious one."""
-    from trl import SFTTrainer
-
-    model, tokenizer = model_and_tokenizer
-    rows = rows_dataset([([5, 6, 7], [8, 9]), ([11], [12]), ([3, 4], [5, 6, 7, 8])], 10)
-    results = []
-    for trainer_class in (SFTTrainer, answer_trainer()):
-        arguments = trainer_arguments(SftConfig(batch_size=3), tmp_path / "t")
-        trainer = trainer_class(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
-        batch = next(iter(trainer.get_train_dataloader()))
-        model.zero_grad()
-        loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(7))
-        loss.backward()
-        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        results.append((loss.detach(), gradient))
-    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)  # other order of sums
-
-
-@pytest.fixture
-def run_dir(
-    tmp_path: Path,
-    model_and_tokenizer: tuple[Any, Any],
-    names: Names,
-    catalogue: Catalogue,
-    interactions: Interactions,
-) -> Path:
-    with writing(tmp_path / "data", stage="data", config={}, inputs={}, seed=0) as draft:
-        save_dataset(draft.path, catalogue, interactions)
-    (tmp_path / "sids").mkdir()
-    save_names(tmp_path / "sids", names)
-    save_model(tmp_path / "base", *model_and_tokenizer, names)
-    return tmp_path
+from gream.training.sft import SftConfig, run
+from gream.training.sft_trainer import check_rows
 
 
 def _config(run_dir: Path, output: str) -> SftConfig:
@@ -143,6 +72,25 @@ def test_names_without_an_order_are_taught_in_the_order_that_was_asked_for(
     assert 0.1 < first_book["random"] < 0.6
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_packing_keeps_the_order_of_the_plan_and_padding_meets_like_lengths(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, packing: bool
+) -> None:
+    """What is trained is the plan of all epochs; without packing the same rows by length."""
+    plans, trained = [], []
+    build = sft.training_plan
+    monkeypatch.setattr(sft, "training_plan", lambda *a, **o: plans.append(build(*a, **o)) or plans[-1])
+    monkeypatch.setattr(sft, "train", lambda model, prompter, rows, *_: trained.extend(rows) or 1 / 0)
+    config = _config(run_dir, "out")
+    config.epochs, config.packing = 3, packing
+    with pytest.raises(ZeroDivisionError):  # nothing is trained
+        run(config)
+    [plan] = plans
+    planned = plan.rows
+    assert sorted(planned) == sorted(trained)
+    assert (planned == trained) is packing
+
+
 def test_every_epoch_spells_the_names_anew(
     run_dir: Path, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +99,7 @@ def test_every_epoch_spells_the_names_anew(
     save_names(run_dir / "sids", free)
     save_model(run_dir / "base", *load_model(run_dir / "base", names), free)
     seen: list[Any] = []
-    monkeypatch.setattr(sft, "rows_dataset", lambda rows, length: seen.extend(rows) or rows_dataset(rows, 1))
+    monkeypatch.setattr(sft, "check_rows", lambda rows, length: seen.extend(rows) or check_rows(rows, 1))
     config = _config(run_dir, "two")
     config.epochs = 2
     with pytest.raises(InputError, match="max_length is 1"):  # so that nothing is trained
@@ -159,9 +107,29 @@ def test_every_epoch_spells_the_names_anew(
     assert len(seen) == 48 and len({(tuple(prompt), tuple(answer)) for prompt, answer in seen}) > 36
 
 
-def test_an_unknown_order_of_names_is_told(run_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("name_order", "alphabetical", "give one of random, canonical"),
+        ("trainable", "some", "trainable is 'some'; give one of full, lora, names"),
+        ("lora_rank", 0, "lora_rank is 0; give at least 1"),
+        ("lora_alpha", -1, "lora_alpha is -1; give at least 1"),
+        ("validation_users", -1, "validation_users is -1; give a number of users"),
+        ("validate_every", 0.0, "validate_every is 0.0; give a share of the training above 0"),
+        ("validate_every", 1.5, "validate_every is 1.5; give a share of the training above 0"),
+        ("patience", 0, "patience is 0; give at least 1"),
+        ("save_steps", -5, "save_steps is -5; give at least 0"),
+        ("epochs", 0, "epochs is 0; give at least 1"),
+        ("batch_size", 0, "batch_size is 0; give at least 1"),
+        ("max_length", 5, "tokens, but max_length is 5; raise max_length"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_before_any_work(
+    run_dir: Path, setting: str, value: Any, told: str
+) -> None:
     config = _config(run_dir, "bad")
-    config.name_order = "alphabetical"
-    with pytest.raises(InputError, match="give one of random, canonical"):
+    setattr(config, setting, value)
+    before = sorted(run_dir.iterdir())
+    with pytest.raises(InputError, match=told):
         run(config)
-    assert not (run_dir / "bad").exists()
+    assert sorted(run_dir.iterdir()) == before
