@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,6 @@ def _part_figures(stated: list[Values], name: str, true: Sequence[Sequence[Taste
 
 def _prices(words: Phrase) -> Values:
     """Return the tiers that a text names: `budget`, or `low` before a word for prices."""
-    pairs = zip(words, [*words[1:], ""], strict=True)
+    pairs = pairwise((*words, ""))  # a text may have no word at all
     levels = {_LEVELS[word] for word, following in pairs if word in _LEVELS and following in _PRICED}
     return frozenset((tier,) for tier in levels | {_TIERS[word] for word in words if word in _TIERS})

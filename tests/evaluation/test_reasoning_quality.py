@@ -6,9 +6,13 @@ Items 0 to 3 are printers, 4 to 7 ink, 8 to 11 paper (office), 12 to 15 tents, 1
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from gream.data.store import Catalogue
+from gream.evaluation.leakage import telling_runs
 from gream.evaluation.mentions import Vocabulary
 from gream.evaluation.reasoning_quality import (
     Ends,
@@ -23,6 +27,7 @@ from gream.evaluation.reasoning_quality import (
     read_chain,
     total,
 )
+from gream.evaluation.taste import stated_taste
 from gream.semantic_ids.layout import Names
 
 
@@ -90,7 +95,7 @@ def test_what_evidence_and_preference_mention_counts_alike(facts: Facts) -> None
 def test_the_letters_of_a_name_are_no_mention(facts: Facts) -> None:
     """A chain that cites `<a_1><b_2>` does not speak of the category A1, nor betray the title "B 2"."""
     paths = [("a 1",), *facts.catalogue.categories[1:]]
-    vocabulary = Vocabulary(Catalogue(**{**vars(facts.catalogue), "categories": paths}))
+    vocabulary = Vocabulary(replace(facts.catalogue, categories=paths))
     assert vocabulary.mentions("A-1").categories == (("a", "1"),)
     one = read_chain(
         "Evidence: e <a_1><b_2>\nPreference: p\nIntent: i <a_1>\nRecommendation: r\nHistory: h", vocabulary
@@ -146,7 +151,7 @@ def test_a_run_that_is_common_or_explained_by_a_purchase_betrays_nothing(facts: 
     assert pointed(one, bought([4], facts), Ends(13, 5), facts, [])["betrays_target"] == Share(0, 1)
     # item 5 is in no history, but a purchase whose title holds the run is
     title = facts.catalogue.titles
-    renamed = Catalogue(**{**vars(facts.catalogue), "titles": [*title[:4], f"{title[5]} twice", *title[5:]]})
+    renamed = replace(facts.catalogue, titles=[*title[:4], f"{title[5]} twice", *title[5:]])
     known = Facts(renamed, facts.names, facts.vocabulary, facts.max_history)
     assert pointed(one, bought([4], known), Ends(13, 5), known, TELLING)["betrays_target"] == Share(0, 1)
 
@@ -177,3 +182,22 @@ def test_shares_of_chains_add_up_and_nothing_counted_is_nothing_said() -> None:
     added = total([{"a": Share(1, 2), "b": Share()}, {"a": Share(0, 1), "b": Share()}])
     assert added == {"a": Share(1, 3), "b": Share(0, 0)}
     assert (added["a"].value, added["b"].value) == (pytest.approx(1 / 3, abs=1e-6), None)
+
+
+def test_whatever_a_model_writes_is_judged(facts: Facts, names: Names) -> None:
+    """Steps that are empty, hold names alone, repeat or lack a heading; and random pieces of all of that."""
+    rng = np.random.default_rng(0)
+    headings = ("Evidence", "Preference", "Intent", "Recommendation", "History")
+    pieces = [*(f"{heading}:" for heading in headings), "</think>", "<a_1>", "<b_2>"]
+    pieces += ["low", "price", "ink", "by", "Orrin", "\n", " ", "", ",", "-", names.spell(4), names.spell(12)]
+    steps = ["", names.spell(4), "low", "after ink comes", "low price, Orrin", "<b_2>"]
+    for number in range(2000):
+        if number % 2:
+            text = "\n".join(f"{heading}: {rng.choice(steps)}" for heading in headings)
+        else:
+            text = "".join(rng.choice(pieces, size=int(rng.integers(0, 40))))
+        one, shown = read_chain(text, facts.vocabulary), bought([0, 4], facts)
+        figures = formed(one, shown, facts.vocabulary) | grounded(one, shown)
+        figures |= pointed(one, shown, Ends(5, 12), facts, telling_runs(facts.catalogue.titles, set()))
+        assert all(0 <= share.part <= share.whole for share in figures.values()), text
+        assert stated_taste(one, facts.vocabulary).prices <= {("budget",), ("standard",), ("premium",)}

@@ -43,6 +43,8 @@ def chain(preference: str) -> str:
         ("cheap or mid-range, high quality", taste(prices="budget")),
         ("premium Kestrin gear that costs little", taste("", "kestrin", "premium")),
         ("nothing in particular", taste()),
+        ("<a_1><b_2><c_3>", taste()),
+        ("Office, low", taste("office")),
     ],
 )
 def test_a_preference_is_read_with_the_shops_words(data: Path, preference: str, stated: Taste) -> None:
