@@ -14,7 +14,8 @@ measures are ours; GREAM looks at the format alone:
 - agreement: the intent names a category of the item that the chain then recommends. An intent names the
   category that it mentions last ("after Tents comes Stoves").
 
-Only whole chains have steps: brands, categories, intent and leakage count those alone.
+Only whole chains have steps: brands, categories, intent and leakage count those alone, and what a broken
+chain cites counts for groundedness as a whole.
 
 Legend: G chains of all users together.
 """
@@ -152,8 +153,8 @@ def grounded(reading: Reading, shown: Bought) -> dict[str, Share]:
     evidence, rewritten = (_within(names, shown.names) for names in (reading.evidence, reading.rewritten))
     return {
         "groundedness": evidence + rewritten,
-        "groundedness_evidence": evidence,
-        "groundedness_history": rewritten,
+        "groundedness_evidence": evidence if reading.well_formed else Share(),
+        "groundedness_history": rewritten if reading.well_formed else Share(),
         "groundedness_brands": _within(reading.mentions.brands, shown.brands),
         "groundedness_categories": _within(reading.mentions.categories, shown.categories),
     }

@@ -112,7 +112,7 @@ def _worth(row: Mapping[str, Any], k: int) -> list[str]:
         return []
     return [
         "What the chains are worth. By chance: the same chains beside the history, the items or the chains "
-        "of other users. Brands, categories, betrayal and intent are those of chains with all five steps.",
+        "of other users. What is said of single steps is of chains with all five.",
         markdown_table(["figure", "meaning", "value", "by chance", "counted"], lines, texts=2),
     ]
 

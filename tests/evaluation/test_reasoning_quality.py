@@ -173,7 +173,6 @@ def test_a_chain_without_its_form_counts_for_its_form_and_its_citations_alone(
     assert {name: share for name, share in counted.items() if share.whole} == {
         "well_formed": Share(0, 1),
         "groundedness": Share(1, 2),
-        "groundedness_evidence": Share(1, 2),
         "answer_in_history": Share(0, 1),
     }
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gream.artifacts import writing
@@ -65,11 +64,10 @@ def test_the_folder_says_what_was_trained_on_and_a_picture_is_the_same_again(tmp
 
 
 def test_the_areas_of_the_picture_are_the_shares_and_fill_it() -> None:
-    below, above = (
-        np.asarray(step.get_data().values) for step in plan_figure(STAGED, "staged").axes[0].patches
-    )
-    assert below.tolist() == [1.0] * 15 + [0.0] * 35  # fifty slices, 30 % of them all names
-    assert above.tolist() == [1.0] * 50
+    names, titles = (step.get_data() for step in plan_figure(STAGED, "staged").axes[0].patches)
+    assert names.values.tolist() == [1.0] * 15 + [0.0] * 35  # fifty slices, 30 % of them all names
+    assert titles.values.tolist() == [1.0] * 50
+    assert names.baseline.tolist() == [0.0] * 50 and titles.baseline.tolist() == names.values.tolist()
 
 
 def test_the_stage_tells_its_plan_before_training_and_keeps_it(
