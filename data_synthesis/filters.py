@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from data_synthesis.kinds import KindReader
 from data_synthesis.words import CatalogueWords, Words, holds, is_model, runs, squeezed, words_of
@@ -43,16 +42,10 @@ class Facts:
         self.kinds = KindReader(words)
 
 
-class Knowing(Protocol):
-    """Something that has the facts, as a teacher does."""
-
-    facts: Facts
-
-
-def reason_to_drop(trace: Trace, teacher: Knowing, *, format_only: bool = False) -> str | None:
+def reason_to_drop(trace: Trace, facts: Facts, *, format_only: bool = False) -> str | None:
     """The first reason against a trace, or None; `format_only` asks no more than GREAM's code does."""
     asked = list(FILTERS.items())[:1] if format_only else FILTERS.items()
-    return next((reason for reason, holds_ in asked if holds_(trace, teacher.facts)), None)
+    return next((reason for reason, holds_ in asked if holds_(trace, facts)), None)
 
 
 def lacks_a_step(trace: Trace, facts: Facts) -> bool:

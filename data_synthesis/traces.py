@@ -17,13 +17,14 @@ import polars as pl
 from data_synthesis.account import Account
 from data_synthesis.asking import Question, ask_all
 from data_synthesis.denoise import removal_quality
-from data_synthesis.filters import reason_to_drop
+from data_synthesis.filters import Facts, reason_to_drop
 from data_synthesis.model_teacher import ModelTeacher, Purchase, schema
 from data_synthesis.near_copies import near_copies
 from data_synthesis.rehearsal import describe_calls
 from data_synthesis.settings import TeacherConfig, check_teacher
 from data_synthesis.teacher import RuleTeacher
 from data_synthesis.trace_report import REPORT_FILE, format_report, text_of
+from data_synthesis.words import CatalogueWords
 from gream.arguments import input_folder, option
 from gream.artifacts import writing
 from gream.data.simulate import has_truth, load_truth
@@ -77,11 +78,11 @@ def run(config: SynthesizeConfig) -> None:
     with writing(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
-        teacher = RuleTeacher(catalogue, interactions.training_sequences(), denoise=config.denoise)
         if config.teacher == RULES:
+            teacher = RuleTeacher(catalogue, interactions.training_sequences(), denoise=config.denoise)
             kept, dropped = synthesize(teacher, interactions, config)
         else:
-            kept, dropped, account = ask_model(teacher, interactions, config)
+            kept, dropped, account = ask_model(catalogue, interactions, config)
             draft.counts.update(account.counts())
             for sentence in account.sentences():
                 logger.info("%s", sentence)
@@ -139,7 +140,7 @@ def synthesize(
     dropped: list[Dropped] = []
     for purchase in purchases(interactions, config):
         for trace in _attempts(teacher, purchase, rng, config.attempts):
-            reason = reason_to_drop(trace, teacher, format_only=config.filters == FORMAT)
+            reason = reason_to_drop(trace, teacher.facts, format_only=config.filters == FORMAT)
             if reason is None:
                 kept.append(trace)
                 break
@@ -148,12 +149,12 @@ def synthesize(
 
 
 def ask_model(
-    teacher: RuleTeacher, interactions: Interactions, config: SynthesizeConfig
+    catalogue: Catalogue, interactions: Interactions, config: SynthesizeConfig
 ) -> tuple[list[Trace], list[Dropped], Account]:
     """Let a model explain purchases; what it wrote goes through the same filters.
 
     Args:
-        teacher: knows the categories that the filters ask for.
+        catalogue: what purchases are shown by, and filters judge by.
         interactions: everybody's purchases, of which the training part is used.
         config: settings with an endpoint as `teacher`.
 
@@ -161,7 +162,8 @@ def ask_model(
         What was kept, every answer that was not used with its reason, and what the calls used.
     """
     config = _asked_of_model(config)
-    replies, account = ask_all(_questions(teacher.catalogue, interactions, config), config)
+    replies, account = ask_all(_questions(catalogue, interactions, config), config)
+    facts = Facts(CatalogueWords(catalogue))
     kept: list[Trace] = []
     dropped: list[Dropped] = []
     for purchase, reply in zip(purchases(interactions, config), replies, strict=True):
@@ -171,7 +173,7 @@ def ask_model(
         ]
         if reply.value is None:
             continue
-        reason = reason_to_drop(reply.value, teacher, format_only=config.filters == FORMAT)
+        reason = reason_to_drop(reply.value, facts, format_only=config.filters == FORMAT)
         if reason is None:
             kept.append(reply.value)
         else:

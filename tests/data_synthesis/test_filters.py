@@ -44,11 +44,11 @@ def teacher(shop: Catalogue) -> RuleTeacher:
 
 
 def test_a_good_trace_in_free_words_is_kept(teacher: RuleTeacher) -> None:
-    assert reason_to_drop(GOOD, teacher) is None
+    assert reason_to_drop(GOOD, teacher.facts) is None
 
 
 def test_step_four_may_describe_the_target(teacher: RuleTeacher) -> None:
-    assert reason_to_drop(replace(GOOD, recommendation="extra white paper by Orrin"), teacher) is None
+    assert reason_to_drop(replace(GOOD, recommendation="extra white paper by Orrin"), teacher.facts) is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_step_four_may_describe_the_target(teacher: RuleTeacher) -> None:
 def test_a_bad_trace_is_dropped_for_its_reason(
     change: dict[str, object], reason: str, teacher: RuleTeacher
 ) -> None:
-    assert reason_to_drop(replace(GOOD, **change), teacher) == reason  # type: ignore[arg-type]
+    assert reason_to_drop(replace(GOOD, **change), teacher.facts) == reason  # type: ignore[arg-type]
 
 
 def test_what_the_history_says_betrays_nothing(teacher: RuleTeacher) -> None:
@@ -99,9 +99,10 @@ def test_what_the_history_says_betrays_nothing(teacher: RuleTeacher) -> None:
     trace = replace(
         GOOD, history=(0, 4), evidence=(0, 4), rewritten=(0, 4), preference="Likes Orrin, and plain things"
     )
-    assert reason_to_drop(trace, teacher) is None
+    assert reason_to_drop(trace, teacher.facts) is None
     assert (
-        reason_to_drop(replace(trace, history=(0, 5), evidence=(0, 5), rewritten=(0, 5)), teacher) is not None
+        reason_to_drop(replace(trace, history=(0, 5), evidence=(0, 5), rewritten=(0, 5)), teacher.facts)
+        is not None
     )
 
 

@@ -101,12 +101,12 @@ def measure(
     rows = []
     for sort, traces in sound(teacher, sequences, seed).items():
         rng = np.random.default_rng([seed, 1])
-        reasons = [reason_to_drop(trace, teacher) for trace in traces]
+        reasons = [reason_to_drop(trace, teacher.facts) for trace in traces]
         alike = near_copies(traces)
         lost = [r or a is not None for r, a in zip(reasons, alike, strict=True)]
         rows.append((sort, "sound", len(traces), float(np.mean([bool(x) for x in lost])), 0.0))
         for kind, bad in spoilt(Planter(teacher.catalogue, traces, rng), traces).items():
-            reasons = [reason_to_drop(trace, teacher) for trace in bad]
+            reasons = [reason_to_drop(trace, teacher.facts) for trace in bad]
             meant = np.mean([reason in REASONS[kind] for reason in reasons])
             rows.append(
                 (sort, kind, len(bad), float(np.mean([r is not None for r in reasons])), float(meant))

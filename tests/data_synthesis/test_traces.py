@@ -47,7 +47,7 @@ def _good(teacher: RuleTeacher) -> Trace:
 
 
 def test_a_good_trace_is_kept(teacher: RuleTeacher) -> None:
-    assert reason_to_drop(_good(teacher), teacher) is None
+    assert reason_to_drop(_good(teacher), teacher.facts) is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_good_trace_is_kept(teacher: RuleTeacher) -> None:
 def test_a_bad_trace_is_dropped_for_its_reason(
     change: dict[str, object], reason: str, teacher: RuleTeacher
 ) -> None:
-    assert reason_to_drop(replace(_good(teacher), **change), teacher) == reason  # type: ignore[arg-type]
+    assert reason_to_drop(replace(_good(teacher), **change), teacher.facts) == reason  # type: ignore[arg-type]
 
 
 def test_traces_come_from_the_training_part_alone(catalogue: Catalogue, interactions: Interactions) -> None:
