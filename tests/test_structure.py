@@ -119,7 +119,7 @@ def test_a_module_imports_only_from_below(path):
         ("gream.serving.api", "import gream.training.sft"),
         ("gream.training.prm", "def late():\n    from gream.serving import app"),
         ("gream.training.prm", "import trl"),
-        ("gream.training.rollouts", "def late():\n    from vllm import LLM"),
+        ("gream.training.completions", "def late():\n    from vllm import LLM"),
         ("gream.cli", "import fastapi"),
         ("gream.cli", "def late():\n    import openai"),
         ("gream.errors", "from gream import artifacts"),

@@ -2,7 +2,7 @@
 
 - `sft`: stage `sft`; aligns names with words, then teaches the reasoning chain (TRL's SFTTrainer).
 - `srpo`: stage `srpo`; sharpens both modes on a verifiable reward (TRL's GRPOTrainer, two overrides).
-- `rollouts`: reads a completion, token by token, into a path or into "malformed".
+- `completions`: reads a completion, token by token, into a path or into "malformed".
 - `rewards`: how close a path came to the target; pure functions over tensors.
 - `advantages`: how much better than its group a completion was; pure functions over tensors.
 - `prm`: stage `prm`; trains the path scorer of `decoding.path_scorer` on valid prefixes.

@@ -9,7 +9,7 @@ that the target has counts: the Step-Hit reward of that paper, put under the law
 Differs from the authors' code in: an answer must be a real item of the catalogue (theirs only checks the
 format); an incomplete name, an answer inside the think block and a second answer earn nothing (theirs
 pays 0.5, 1.0 and the first); the exact hit is a column of its own, so that no later penalty can hide it
-(theirs tests `reward == 1.0`). Which completions are malformed is decided in `rollouts`, here it is only
+(theirs tests `reward == 1.0`). Which completions are malformed is decided in `completions`, here it is only
 `valid`. As there, a right name without thinking earns nothing in a reasoning prompt.
 
 Legend: R completions, L codebooks (the disambiguation level included).

@@ -40,8 +40,8 @@ from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import load_names
 from gream.semantic_ids.paths import Constraint
 from gream.training.advantages import bonus_calibrated_advantages
+from gream.training.completions import Mode, read_completions
 from gream.training.rewards import exact_hits, residual_sensitive_reward
-from gream.training.rollouts import Mode, read_completions
 from gream.training.srpo_prompts import Prompts, training_prompts
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import numpy as np
 from gream.data.store import Interactions
 from gream.errors import InputError
 from gream.language.prompting import Prompter
-from gream.training.rollouts import Mode
+from gream.training.completions import Mode
 
 if TYPE_CHECKING:
     from gream.training.srpo import SRPOConfig

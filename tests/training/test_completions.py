@@ -13,8 +13,8 @@ from gream.language.reasoning import Trace, reasoning_row
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
 from gream.semantic_ids.postings import PostingConstraint
+from gream.training.completions import read_completion, read_completions
 from gream.training.rewards import exact_hits, residual_sensitive_reward
-from gream.training.rollouts import read_completion, read_completions
 
 ITEM, OTHER = 7, 11
 
