@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from gream.training.advantages import bonus_calibrated_advantages, group_advantages, pass_at_k_bonus
+from gream.training.advantages import (
+    ADVANTAGES,
+    advantages_of,
+    bonus_calibrated_advantages,
+    centred_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    over_tokens,
+    pass_at_k_bonus,
+    process_advantages,
+)
 
 # Hits in a group of 10, then the bonus of a hit and of a miss at k = 4.
 BONUS_TABLE = [
@@ -153,3 +163,105 @@ def test_large_groups_stay_finite() -> None:
     assert bonus.isfinite().all()
     # Half of all subsets hold the one hit, so sigma is 1/2 and the hit receives 0.5 / 0.5.
     assert bonus[0, 0].item() == pytest.approx(1.0)
+
+
+def slow_advantages(kind: str, rewards: list[float], hits: list[bool], k: int) -> list[float]:
+    """The slow version of each kind, for one group of at least two."""
+    size, mean = len(rewards), sum(rewards) / len(rewards)
+    centred = [r - mean for r in rewards]
+    deviation = math.sqrt(sum(c * c for c in centred) / (size - 1))
+    z = [c / deviation if len(set(rewards)) > 1 else 0.0 for c in centred]
+    if kind == "srpo":
+        return [a + b for a, b in zip(z, enumerated_bonus(hits, k), strict=True)]
+    others = [(sum(rewards) - r) / (size - 1) for r in rewards]
+    left_out = [r - o for r, o in zip(rewards, others, strict=True)]
+    return {"grpo": z, "dr_grpo": centred, "rloo": left_out}[kind]
+
+
+@pytest.mark.parametrize("kind", ADVANTAGES)
+@pytest.mark.parametrize(("num_generations", "k"), [(2, 4), (3, 2), (5, 4), (8, 3)])
+def test_every_kind_equals_a_slow_loop(kind: str, num_generations: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(num_generations)
+    hits = torch.rand(9, num_generations, generator=generator) < 0.3
+    partial = torch.randint(0, 4, hits.shape, generator=generator) / 4
+    rewards = torch.where(hits, 1.0, partial)
+    rewards[0], hits[0] = 0.3, False  # no spread
+    expected = [
+        slow_advantages(kind, r, h, k) for r, h in zip(rewards.double().tolist(), hits.tolist(), strict=True)
+    ]
+    found = advantages_of(kind, rewards, hits, k)
+    torch.testing.assert_close(found, torch.tensor(expected), atol=2e-6, rtol=0)
+    assert found[0].tolist() == [0.0] * num_generations
+    torch.testing.assert_close(found.sum(dim=1), torch.zeros(9), atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ADVANTAGES)
+def test_what_is_undefined_is_zero_and_never_nan(kind: str) -> None:
+    for size in (1, 2, 3):  # all of them fewer than k = 4
+        groups = torch.full((2, size), 0.1)
+        assert advantages_of(kind, groups, torch.ones(2, size), 4).tolist() == [[0.0] * size] * 2
+    assert advantages_of(kind, torch.rand(3, 2), torch.zeros(3, 2), 4).isfinite().all()
+    assert advantages_of(kind, torch.rand(3, 2), torch.zeros(3, 2), 4).dtype == torch.float32
+
+
+def test_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="Unknown advantage 'ppo'; known ones: srpo, grpo, dr_grpo, rloo"):
+        advantages_of("ppo", torch.ones(1, 2), torch.ones(1, 2), 1)
+
+
+def test_centred_rewards_keep_the_scale_of_their_group() -> None:
+    groups = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.5, 0.0, 0.0, 0.0]])
+    found = centred_advantages(groups)
+    assert found.tolist() == [[0.75, -0.25, -0.25, -0.25], [0.375, -0.125, -0.125, -0.125]]
+
+
+def test_leave_one_out_compares_with_the_others() -> None:
+    # 1 against the mean 0.25 of the others; 0.5 against 0.5; 0 against 0.75.
+    assert leave_one_out_advantages(torch.tensor([[1.0, 0.5, 0.0]])).tolist() == [[0.75, 0.0, -0.75]]
+
+
+NAN = math.nan
+
+
+def test_levels_are_standardised_on_their_own_over_what_has_a_score() -> None:
+    # P = 1, G = 4, L = 3. Level 0: 1, 3, 5 and one without; level 1: two of them; level 2: one alone.
+    scores = torch.tensor([[[1.0, 7.0, 4.0], [3.0, NAN, NAN], [5.0, 9.0, NAN], [NAN, NAN, NAN]]])
+    half = math.sqrt(0.5)  # of two, the unbiased deviation is 2 / sqrt(2)
+    expected = [[-1.0, -half, 0.0], [0.0, 0.0, 0.0], [1.0, half, 0.0], [0.0, 0.0, 0.0]]
+    found = process_advantages(scores)
+    torch.testing.assert_close(found, torch.tensor([expected]))
+
+
+def test_levels_without_spread_or_score_give_zero_exactly() -> None:
+    scores = torch.full((2, 5, 3), 0.1)
+    scores[1, :, 2] = NAN
+    scores[0, 1:, 0] = NAN
+    assert (process_advantages(scores) == 0).all()
+
+
+def test_process_advantages_equal_a_slow_loop() -> None:
+    generator = torch.Generator().manual_seed(5)
+    scores = torch.randn(6, 5, 4, generator=generator)
+    scores[torch.rand(6, 5, 4, generator=generator) < 0.4] = NAN
+    found = process_advantages(scores)
+    for group in range(6):
+        for level in range(4):
+            column = scores[group, :, level]
+            known = ~column.isnan()
+            expected = torch.zeros(5)
+            if known.sum() > 1:
+                expected[known] = group_advantages(column[known][None])[0]
+            torch.testing.assert_close(found[group, :, level], expected)
+
+
+def test_the_process_is_added_at_the_tokens_of_its_levels() -> None:
+    outcome = torch.tensor([1.0, -2.0, 3.0])
+    process = torch.tensor([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]])
+    positions = torch.tensor([[1, 3], [2, 0], [-1, -1]])  # unordered codes may stand in any order
+    found = over_tokens(outcome, process, positions, 4, weight=0.5)
+    assert found.tolist() == [[1.0, 6.0, 1.0, 11.0], [18.0, -2.0, 13.0, -2.0], [3.0] * 4]
+
+
+def test_without_a_process_every_token_has_the_outcome() -> None:
+    found = over_tokens(torch.tensor([1.0, -2.0]), None, torch.zeros(2, 3, dtype=torch.long), 3)
+    assert found.tolist() == [[1.0] * 3, [-2.0] * 3]

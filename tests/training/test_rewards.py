@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from gream.training.rewards import exact_hits, residual_sensitive_reward
+from gream.training.rewards import (
+    answer_ranks,
+    exact_hits,
+    format_reward,
+    rank_discounted_hit,
+    residual_sensitive_reward,
+    validity_reward,
+)
 
 TARGET = [3, 1, 4, 1]
 
@@ -98,3 +105,92 @@ def test_batched_reward_equals_a_slow_loop() -> None:
         value = 1.0 if matching == 5 else min(math.sqrt(matching / 5), 0.95)
         expected.append(value if valid[row] else 0.0)
     torch.testing.assert_close(residual_sensitive_reward(path, target, valid), torch.tensor(expected))
+
+
+def test_format_and_validity_are_one_or_zero() -> None:
+    flags = torch.tensor([True, False, True])
+    for reward in (format_reward(flags), validity_reward(flags)):
+        assert (reward.tolist(), reward.dtype) == ([1.0, 0.0, 1.0], torch.float32)
+
+
+A, B, C, BAD = [0, 1], [0, 2], [3, 1], [-1, -1]
+
+
+def ranks(paths: list[list[int]], size: int, preference: list[list[float]] | None = None) -> list[int]:
+    path = torch.tensor(paths)
+    given = None if preference is None else torch.tensor(preference)
+    return answer_ranks(path, path[:, 0] >= 0, size, given).tolist()
+
+
+def test_answers_of_a_sampled_group_rank_by_the_number_of_their_copies() -> None:
+    # C three times, A twice, B once; each distinct answer takes one place, whatever its copies.
+    assert ranks([A, C, B, C, A, C], 6) == [2, 1, 3, 1, 2, 1]
+
+
+def test_a_sampled_group_without_copies_is_not_ranked_by_chance() -> None:
+    assert ranks([C, A, B], 3) == ranks([A, B, C], 3) == [1, 1, 1]
+
+
+def test_answers_of_a_beam_rank_by_their_place() -> None:
+    assert ranks([C, A, B, B, A, C], 3, [[0, -1, -2]] * 2) == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_repeated_answer_has_its_best_log_probability() -> None:
+    # A was drawn at -5 and at -1, so it is before B at -2 and C at -3.
+    assert ranks([A, B, C, A], 4, [[-5.0, -2.0, -3.0, -1.0]]) == [1, 2, 3, 1]
+
+
+def test_malformed_answers_are_nobodys_rivals() -> None:
+    # Two malformed rows look like the most frequent answer, and have the best preference.
+    assert ranks([BAD, BAD, A, B, B], 5)[2:] == [2, 1, 1]
+    assert ranks([BAD, BAD, A, B, B], 5, [[9, 9, 1, 2, 2]])[2:] == [2, 1, 1]
+
+
+def test_groups_do_not_see_each_other() -> None:
+    assert ranks([A, A, B, B, B, A], 3) == [1, 1, 2, 1, 1, 2]
+
+
+def test_ranks_equal_a_slow_loop() -> None:
+    generator = torch.Generator().manual_seed(11)
+    path = torch.randint(0, 2, (12 * 7, 3), generator=generator)
+    valid = torch.rand(12 * 7, generator=generator) < 0.8
+    preference = torch.randint(0, 5, (12, 7), generator=generator).float()
+    for given in (None, preference):
+        found = answer_ranks(path, valid, 7, given).view(12, 7)
+        for group in range(12):
+            rows = [group * 7 + place for place in range(7)]
+            liked: dict[tuple[int, ...], float] = {}
+            for place, row in enumerate(rows):
+                answer = tuple(path[row].tolist())
+                if valid[row] and given is None:
+                    liked[answer] = liked.get(answer, 0) + 1
+                elif valid[row] and given is not None:
+                    liked[answer] = max(liked.get(answer, -1), float(given[group, place]))
+            for place, row in enumerate(rows):
+                if valid[row]:
+                    mine = liked[tuple(path[row].tolist())]
+                    assert found[group, place] == 1 + sum(other > mine for other in liked.values())
+
+
+def test_a_miss_earns_less_the_surer_the_policy_was_of_it() -> None:
+    # (1 - 1 / log2(r + 2)) / 2 at rank 1, 2, 6: 1 / log2(3) = 0.63093, then 1 / 2 and 1 / 3.
+    rank = torch.tensor([1, 2, 6, 4, 1])
+    hits = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0])
+    valid = torch.tensor([True, True, True, True, False])
+    reward = rank_discounted_hit(hits, rank, valid)
+    assert reward.tolist() == pytest.approx([0.184535, 0.25, 1 / 3, 1.0, 0.0], abs=1e-6)
+    assert reward.dtype == torch.float32
+
+
+def test_no_miss_earns_half_a_hit_and_every_miss_more_than_what_is_no_item() -> None:
+    rank = torch.arange(1, 5000)
+    reward = rank_discounted_hit(torch.zeros(4999), rank, torch.ones(4999).bool())
+    assert (reward.diff() > 0).all()
+    assert reward.min() > 0.18
+    assert reward.max() < 0.5
+
+
+def test_misses_of_a_group_without_a_hit_are_told_apart() -> None:
+    path = torch.tensor([A, B, B])
+    reward = rank_discounted_hit(torch.zeros(3), answer_ranks(path, torch.ones(3).bool(), 3), torch.ones(3))
+    assert reward[0] > reward[1] == reward[2]
