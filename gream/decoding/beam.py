@@ -75,6 +75,7 @@ class BeamResult:
     scores: np.ndarray | None  # (W,) float32, the scorer's at the last level; None where it did not keep
     kept: tuple[np.ndarray, ...]  # for each level the nodes that were kept, in ascending order
     pruned: tuple[np.ndarray, ...]  # for each level the nodes that a pruner dropped, in ascending order
+    tokens: np.ndarray | None = None  # (W, L) of each name as the search chose them; None in a merged list
 
 
 @torch.inference_mode()
@@ -237,6 +238,7 @@ def _ranked(
     by_score = guide is not None and guide.rule != "scorer_then_policy"
     rank = guide.value(beams) if guide and by_score else beams.logps
     beams = beams.take(rank.argsort(dim=1, descending=True, stable=True))
+    tokens = _tokens(beams, kept).cpu().numpy()
     items = constraint.item_of(beams.nodes).cpu().numpy()
     logps = beams.logps.cpu().numpy()
     scores = None if beams.scores is None or guide is None else beams.scores.cpu().numpy()
@@ -248,9 +250,19 @@ def _ranked(
             scores=None if scores is None else scores[user, real],
             kept=tuple(np.sort(nodes[user, legal[user]]) for nodes, legal in levels),
             pruned=tuple(np.sort(nodes[user, legal[user]]) for nodes, legal in drops),
+            tokens=tokens[user, real],
         )
         for user, real in enumerate(np.isfinite(logps))
     ]
+
+
+def _tokens(beams: Beams, kept: list[Beams]) -> Tensor:
+    """Trace the beams of the last level back: (B, W, L) vocabulary ids, in the order they were chosen."""
+    tokens, parents = [beams.tokens], beams.parents
+    for before in reversed(kept[:-1]):
+        tokens.append(before.tokens.gather(1, parents))
+        parents = before.parents.gather(1, parents)
+    return torch.stack(tokens[::-1], dim=2)
 
 
 def _on_host(levels: list[Beams]) -> list[tuple[np.ndarray, np.ndarray]]:

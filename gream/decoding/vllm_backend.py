@@ -88,6 +88,24 @@ class VllmBackend:
             generation_config="vllm",  # not the folder's: its sampling defaults are not ours
         )
 
+    @classmethod
+    def around(cls, llm: LLM) -> VllmBackend:
+        """Use an engine that belongs to somebody else, who brings its weights up to date: TRL's for example.
+
+        Args:
+            llm: gives raw or processed log-probabilities. The processed ones of a greedy request are raw ones
+                as long as no logits processor is at work, and scores are asked for greedily.
+
+        Raises:
+            InputError: it gives logits in their place.
+        """
+        given = llm.llm_engine.model_config.logprobs_mode
+        if not given.endswith("logprobs"):
+            raise InputError(f"The engine gives {given}; make it with logprobs_mode='raw_logprobs'.")
+        backend = cls.__new__(cls)
+        backend._llm = llm
+        return backend
+
     @property
     def device(self) -> torch.device:
         """The host: vLLM hands its numbers out as Python floats."""

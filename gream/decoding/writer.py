@@ -64,7 +64,7 @@ def write_texts(
     page, logits = _Page.begin(model, tokens, real, numbers, max_tokens)
     for step in range(max_tokens):
         # The number NONE is that of the last row, which belongs to no text.
-        chosen = _choose(logits, temperature, draws[page.numbers, step])  # (B, W)
+        chosen = choose(logits, temperature, draws[page.numbers, step])  # (B, W)
         written[page.numbers, step] = chosen
         chosen = page.leave(chosen, stop)
         if step == max_tokens - 1 or not chosen.numel():
@@ -72,6 +72,17 @@ def write_texts(
         logits = page.add(chosen)
     rows = iter(written[:-1].tolist())
     return [[_until(next(rows), stop) for _ in of_user] for of_user in seeds]
+
+
+def choose(logits: torch.Tensor, temperature: float, draws: torch.Tensor) -> torch.Tensor:
+    """Choose the next token of every text: (B, W, V) logits and (B, W) draws to (B, W) token ids."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    # Cumulated in float64: a float32 sum over a large vocabulary loses its rare tokens. A draw of 24 bits
+    # times the total then stays below the total, and a token without probability is never the first above.
+    cumulated = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    thresholds = draws[:, :, None].double() * cumulated[:, :, -1:]
+    return torch.searchsorted(cumulated, thresholds, right=True)[:, :, 0]
 
 
 class GrowingLayer(DynamicLayer):
@@ -178,17 +189,6 @@ class _Page:
         self.position = self.position + 1
         logits: torch.Tensor = output.logits
         return logits
-
-
-def _choose(logits: torch.Tensor, temperature: float, draws: torch.Tensor) -> torch.Tensor:
-    """Choose the next token of every text: (B, W, V) logits and (B, W) draws to (B, W) token ids."""
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    # Cumulated in float64: a float32 sum over a large vocabulary loses its rare tokens. A draw of 24 bits
-    # times the total then stays below the total, and a token without probability is never the first above.
-    cumulated = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    thresholds = draws[:, :, None].double() * cumulated[:, :, -1:]
-    return torch.searchsorted(cumulated, thresholds, right=True)[:, :, 0]
 
 
 def _numbers(seeds: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:

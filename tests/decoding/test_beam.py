@@ -70,6 +70,14 @@ def test_a_fixed_case_worked_by_hand() -> None:
     assert single.items.tolist() == [0]
 
 
+@pytest.mark.parametrize("num_beams", [1, 3, 40])
+def test_every_item_comes_with_the_tokens_of_its_name(num_beams: int) -> None:
+    names, backend = random_names(40, 2), ScriptedBackend(2)
+    for result in beam_search(backend, [[1], [2]], TrieConstraint(names), BLOCKS, num_beams=num_beams):
+        assert result.tokens is not None and len(result.items)
+        assert list(map(tuple, result.tokens.tolist())) == [tokens_of(names.codes[i]) for i in result.items]
+
+
 def test_every_user_of_a_batch_gets_what_it_gets_alone() -> None:
     names, backend, prompts = random_names(31, 0), ScriptedBackend(4), [[1], [2], [3], [4]]
     constraint = TrieConstraint(names)

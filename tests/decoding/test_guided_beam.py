@@ -32,6 +32,8 @@ def test_with_expand_width_equal_to_beams_a_scorer_changes_the_order_only(seed: 
         backend, prompts, constraint, BLOCKS, num_beams=6, guide=Guide(TableScorer(table), 6)
     )
     for user, (a, b) in enumerate(zip(plain, guided, strict=True)):
+        assert a.tokens is not None and b.tokens is not None
+        assert list(map(tuple, b.tokens.tolist())) == [tokens_of(names.codes[item]) for item in b.items]
         for left, right in zip(a.kept, b.kept, strict=True):
             np.testing.assert_array_equal(left, right)
         assert set(a.items.tolist()) == set(b.items.tolist())

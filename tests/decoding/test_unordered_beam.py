@@ -133,6 +133,22 @@ def test_beams_of_one_path_are_merged_by_hand() -> None:
     assert found.tokens.tolist() == [[21, 21, 21, 21, 22, 21]]
 
 
+def test_the_tokens_of_an_item_are_in_the_order_of_the_search() -> None:
+    """The most confident code first: with one beam that is the whole search."""
+    names, backend = random_names(31, 2), ScriptedBackend(2, coarse=False)
+    for num_beams in (1, 5):
+        for prompt in ([1], [2]):
+            (result,) = beam_search(
+                backend, [prompt], PostingConstraint(names), [BLOCK] * 3, num_beams=num_beams
+            )
+            assert result.tokens is not None and result.tokens.shape == (len(result.items), 3)
+            for item, tokens in zip(result.items, result.tokens.tolist(), strict=True):
+                assert sorted(tokens) == tokens_of(names, item)
+            if num_beams == 1:
+                logp = order_logp(backend, prompt, result.tokens[0].tolist(), BLOCK)
+                assert result.logps[0] == pytest.approx(logp, abs=1e-5)
+
+
 def test_no_item_comes_twice_and_every_user_gets_what_it_gets_alone() -> None:
     names, backend, prompts = random_names(40, 1), ScriptedBackend(4), [[1], [2], [3], [4]]
     constraint = PostingConstraint(names)

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 from transformers import DynamicCache, Qwen3ForCausalLM
 
 from gream.decoding.torch_backend import TorchBackend
-from gream.decoding.writer import GrowingLayer, _choose
+from gream.decoding.writer import GrowingLayer, choose
 from tests.decoding.tiny import VOCAB, tiny_model
 
 PAD, STOP = 0, 7
@@ -140,7 +140,7 @@ def test_a_token_without_probability_is_never_chosen() -> None:
     logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]).expand(1, 2, -1)
     largest = torch.tensor(1.0).nextafter(torch.tensor(0.0))
     draws = torch.stack([torch.tensor(0.0), largest])[None]
-    assert _choose(logits, 1.0, draws).tolist() == [[1, 3]]
+    assert choose(logits, 1.0, draws).tolist() == [[1, 3]]
 
 
 def test_rare_tokens_of_a_large_vocabulary_are_drawn_where_their_probability_is() -> None:
@@ -148,7 +148,7 @@ def test_rare_tokens_of_a_large_vocabulary_are_drawn_where_their_probability_is(
     logits = torch.zeros(1, 1, 2**16 + 1)
     logits[..., 0] = 19.0  # the others together have 2**16 / exp(19) = 4e-4
     draws = 1 - torch.arange(1, 1200, 7)[None] * 2**-20 / 4
-    found = _choose(logits.expand(1, draws.shape[1], -1), 1.0, draws)[0].numpy()
+    found = choose(logits.expand(1, draws.shape[1], -1), 1.0, draws)[0].numpy()
     cumulated = np.cumsum(logits[0, 0].softmax(-1).double().numpy())
     expected = np.searchsorted(cumulated, draws[0].double().numpy() * cumulated[-1], side="right")
     np.testing.assert_array_equal(found, expected)
