@@ -8,6 +8,9 @@ it goes on sharing them.
 
 After training the adapters become plain weights, so that the folder is a model like any other.
 
+Reinforcement learning trains adapters on the linear layers alone: the rows of names and markers have been
+taught by then, and TRL's trainer reads the output embedding's weight past any adapter.
+
 LoRA: https://arxiv.org/abs/2106.09685. GREAM trains all weights.
 """
 
@@ -24,16 +27,17 @@ from gream.language.prompting import MARKERS, Prompter
 
 FULL, LORA, NAMES = "full", "lora", "names"
 TRAINABLE = (FULL, LORA, NAMES)
+POLICY = (FULL, LORA)  # what reinforcement learning can train
 
 
-def check_trainable(trainable: str, *, rank: int, alpha: int) -> None:
-    """Refuse settings that cannot be.
+def check_trainable(trainable: str, *, rank: int, alpha: int, choices: tuple[str, ...] = TRAINABLE) -> None:
+    """Refuse settings that cannot be; `choices` are what a stage can train.
 
     Raises:
         InputError: an unknown choice, or a rank or alpha below 1.
     """
-    if trainable not in TRAINABLE:
-        raise InputError(f"trainable is {trainable!r}; give one of {', '.join(TRAINABLE)}.")
+    if trainable not in choices:
+        raise InputError(f"trainable is {trainable!r}; give one of {', '.join(choices)}.")
     for name, value in (("lora_rank", rank), ("lora_alpha", alpha)):
         if value < 1:
             raise InputError(f"{name} is {value}; give at least 1.")
@@ -65,6 +69,17 @@ def adapt(model: Any, prompter: Prompter, trainable: str, *, rank: int, alpha: i
         trainable_token_indices={name: rows for name in _embeddings(model)},
     )
     return get_peft_model(model, config)
+
+
+def policy_adapters(trainable: str, *, rank: int, alpha: int) -> LoraConfig | None:
+    """Return the adapters that TRL's trainer is to put on a policy; None where all weights are trained.
+
+    The trainer draws them from torch's global random numbers, and takes the policy with the adapters off as
+    the reference model.
+    """
+    if trainable == FULL:
+        return None
+    return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules="all-linear")
 
 
 def plain_model(model: Any) -> Any:

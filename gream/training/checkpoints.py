@@ -4,6 +4,8 @@
 rows in their order, versions of the libraries. The trainer writes a state into a place of its own, and it
 gets its name only when it is whole, so a run that is killed while it saves goes on from the state before.
 The folder vanishes with the finished training.
+
+With several processes all write into the same state; the first one names and removes, and the others wait.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gream.artifacts import fingerprint
@@ -43,7 +46,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
 
     def __init__(self, output: Path, training: Mapping[str, Any]) -> None:
         self.folder = output.parent / f".{output.name}.checkpoint"
-        self.save_also: Callable[[Path], None] = lambda _: None  # what else belongs to a state
+        self.save_also: list[Callable[[Path], None]] = []  # what else belongs to a state, in every process
         self._training = json.loads(json.dumps(dict(training)))
 
     @property
@@ -57,21 +60,17 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not self._whole():
+        if is_first_process() and (kind is None or not self._whole()):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def prepare(self) -> Path | None:
-        """Make the folder ready, and return the state to go on from; None to begin at the first row."""
-        if self.folder.exists() and self._owner() != self._training:
-            logger.info(
-                "%s holds an unfinished training with other settings, inputs or rows; it is removed, and "
-                "training begins anew",
-                self.folder,
-            )
-            shutil.rmtree(self.folder)
-        shutil.rmtree(self.drafts, ignore_errors=True)
-        self.drafts.mkdir(parents=True)
-        (self.folder / _OWNER).write_text(json.dumps(self._training, indent=2) + "\n")
+        """Make the folder ready, and return the state to go on from; None to begin at the first row.
+
+        With several processes call it after the trainer's arguments were made, which join the processes.
+        """
+        if is_first_process():
+            self._make_ready()
+        _wait_for_all()
         whole = self._whole()
         if not whole:
             return None
@@ -90,11 +89,26 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
     ) -> None:
         """Give the state that was just written its name, and remove the one before."""
         draft = self.drafts / f"checkpoint-{state.global_step}"
-        self.save_also(draft)
-        before = self._whole()
-        os.replace(draft, self.folder / f"{_WHOLE}{state.global_step}")
-        for old in before:
-            shutil.rmtree(old)
+        for save in self.save_also:
+            save(draft)
+        _wait_for_all()  # none may still be writing
+        if is_first_process():
+            before = self._whole()
+            os.replace(draft, self.folder / f"{_WHOLE}{state.global_step}")
+            for old in before:
+                shutil.rmtree(old)
+
+    def _make_ready(self) -> None:
+        if self.folder.exists() and self._owner() != self._training:
+            logger.info(
+                "%s holds an unfinished training with other settings, inputs or rows; it is removed, and "
+                "training begins anew",
+                self.folder,
+            )
+            shutil.rmtree(self.folder)
+        shutil.rmtree(self.drafts, ignore_errors=True)
+        self.drafts.mkdir(parents=True)
+        (self.folder / _OWNER).write_text(json.dumps(self._training, indent=2) + "\n")
 
     def _whole(self) -> list[Path]:
         """Whole states, oldest first; two only where a run was killed between naming and removing."""
@@ -107,14 +121,42 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
             return None
 
 
-def training_of(config: Mapping[str, Any], inputs: Mapping[str, Path], rows: list[Row]) -> dict[str, Any]:
-    """Say what a training is: settings, fingerprints of the inputs, rows in their order, versions."""
+def training_of(
+    config: Mapping[str, Any], inputs: Mapping[str, Path], rows: Sequence[Row] | None = None
+) -> dict[str, Any]:
+    """Say what a training is: settings, fingerprints of the inputs, rows in their order, versions, processes.
+
+    Args:
+        config: the stage's settings.
+        inputs: folders and files that it reads, by name.
+        rows: what is trained on, in order; None where settings and inputs decide that alone.
+    """
     return {
         "config": dict(config),
         "inputs": {name: fingerprint(path) for name, path in inputs.items()},
-        "rows": digest(rows),
+        "rows": None if rows is None else digest(list(rows)),
         "versions": {name: metadata.version(name) for name in _VERSIONED},
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each has random numbers of its own
     }
+
+
+def steps_between_states(save_steps: int, num_iterations: int) -> int:
+    """Return `save_steps`, rounded up to whole batches of completions.
+
+    TRL's trainer keeps no completions in its states: one that goes on in the middle of the steps on a batch
+    would write completions of its own, and count the rest of its steps from there.
+    """
+    return -(-save_steps // num_iterations) * num_iterations
+
+
+def is_first_process() -> bool:
+    """Say whether this process is the one that writes what all of them share."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def _wait_for_all() -> None:
+    if distributed.is_initialized():
+        distributed.barrier()
 
 
 def _step(state: Path) -> int:

@@ -1,8 +1,9 @@
-"""Stop when validation recall no longer grows, and keep the best weights.
+"""Stop when a measurement on the validation split no longer grows, and keep the best weights.
 
-Users of the validation split, drawn by seed, are searched in direct mode with the one search and counted
-with the one recall; the test split is never read. What they bought is asked for, never learnt from. The
-weights of the best step are kept in memory, and in every checkpoint, and restored when training ends.
+Users of the validation split, drawn by seed, are searched with the one search and counted with the one
+recall, see `validation`; the test split is never read. The weights of the best step are kept in memory, and
+in every checkpoint, and restored when training ends. With several processes each measures the same users
+with the same weights, so that all of them stop together and none waits for another.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +21,21 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gream.data.store import VALIDATION, Case, Interactions
-from gream.decoding.recommend import Engine, Search, recommend_many
+from gream.decoding.recommend import Engine
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
-from gream.evaluation import metrics
 from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
 from gream.semantic_ids.constraint_file import constraint_of
 from gream.training.adapters import plain_model
+from gream.training.checkpoints import is_first_process
 from gream.training.packing import attention
+from gream.training.validation import RECALL, Measured, direct_recall
 
 logger = logging.getLogger(__name__)
 
-SEARCH = Search(k=10, num_beams=20)
-RECALL = f"validation_recall@{SEARCH.k}"
+Measure = Callable[[Engine, Sequence[Case]], Measured]
+
 _STATE, _WEIGHTS = "validation.json", "best.safetensors"
 
 
@@ -60,32 +63,53 @@ def validation_cases(interactions: Interactions, users: int, seed: int) -> list[
 
 
 class ValidationStop(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
-    """Measures recall in the middle of training, and ends it after `patience` measurements without a gain.
+    """Measures in the middle of training, and ends it after `patience` measurements without a gain.
 
     Args:
         model: the model in training, adapters and all.
-        prompter: writes the direct prompts.
+        prompter: writes the prompts.
         cases: whose next purchases are asked for.
         every: share of the training between two measurements; the last step is always measured.
-        patience: measurements in a row without a better recall, after which training ends.
+        patience: measurements in a row without a better score, after which training ends.
+        measure: what is measured, and which of its figures is the score.
+        name: of the score, for the log.
+        from_start: whether to measure before the first step too. Then the best weights may be those that
+            training began with.
     """
 
     def __init__(
-        self, model: Any, prompter: Prompter, cases: Sequence[Case], *, every: float, patience: int
+        self,
+        model: Any,
+        prompter: Prompter,
+        cases: Sequence[Case],
+        *,
+        every: float,
+        patience: int,
+        measure: Measure = direct_recall,
+        name: str = RECALL,
+        from_start: bool = False,
     ) -> None:
-        self.recall, self.step = -1.0, 0  # of the best weights
+        self.score, self.step = -1.0, 0  # of the best weights
         self.measured, self.seconds = 0, 0.0
         self._model, self._cases, self._every, self._patience = model, cases, every, patience
+        self._measure, self._name, self._from_start = measure, name, from_start
         self._plain = plain_model(model)
         self._attention = self._plain.config._attn_implementation  # the search's, also while rows are packed
         self._engine = Engine(
             TorchBackend(self._plain, prompter.tokenizer.pad_token_id),
             prompter,
-            constraint_of(prompter.names).to(self._plain.device),
+            constraint_of(prompter.names),
             prompter.names,
         )
         self._misses = 0
         self._best: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure what training begins with, unless it goes on from a state that knows."""
+        if self._from_start and not self.measured:
+            self._take(state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -94,26 +118,18 @@ class ValidationStop(TrainerCallback):  # type: ignore[misc]  # transformers is 
         steps = max(1, round(self._every * state.max_steps))
         if state.global_step % steps and state.global_step < state.max_steps:
             return
-        started = time.perf_counter()
-        recall = self.measure()
-        self.measured += 1
-        self.seconds += time.perf_counter() - started
-        state.log_history.append({"step": state.global_step, RECALL: recall})
-        if recall > self.recall:
-            self.recall, self.step, self._misses = recall, state.global_step, 0
-            self._best = {name: p.detach().cpu().clone() for name, p in self._trained().items()}
+        if self._take(state):
             return
         self._misses += 1
         if self._misses >= self._patience:
             control.should_training_stop = True
 
-    def measure(self) -> float:
-        """Return recall@10 of direct mode on the drawn users, with the weights as they are now."""
-        histories = [case.history.tolist() for case in self._cases]
+    def measure(self) -> Measured:
+        """Measure the weights as they are now."""
+        # The trainer moves the model to its device after this object was made.
+        constraint = self._engine.constraint.to(self._plain.device)
         with attention(self._plain, self._attention):
-            answers = recommend_many(self._engine, histories, SEARCH)
-        targets = [case.target for case in self._cases]
-        return metrics.recall(metrics.ranks_of_targets([a.items for a in answers], targets), SEARCH.k)
+            return self._measure(replace(self._engine, constraint=constraint), self._cases)
 
     def restore(self) -> None:
         """Give the model its best weights back."""
@@ -122,23 +138,44 @@ class ValidationStop(TrainerCallback):  # type: ignore[misc]  # transformers is 
                 parameter.copy_(self._best[name])
         logger.info(
             "%s of %d users: %.4f at best, after step %d; measured %d times in %.1f s",
-            RECALL.replace("_", " "), len(self._cases), self.recall, self.step, self.measured, self.seconds,
+            self._name.replace("_", " "), len(self._cases), self.score, self.step, self.measured,
+            self.seconds,
         )  # fmt: skip
+        if self.step == 0:
+            logger.warning(
+                "no measurement was better than the one before the first step: the model stays as it came; "
+                "train longer, or lower learning_rate"
+            )
 
     def save(self, folder: Path) -> None:
-        """Write what a resumed training needs to go on alike."""
+        """Write what a resumed training needs to go on alike; every process has the same, one writes it."""
+        if not is_first_process():
+            return
         if self._best:
             save_file(self._best, folder / _WEIGHTS)
-        state = {"recall": self.recall, "step": self.step, "misses": self._misses, "measured": self.measured}
+        state = {"score": self.score, "step": self.step, "misses": self._misses, "measured": self.measured}
         (folder / _STATE).write_text(json.dumps(state) + "\n")
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         state = json.loads((folder / _STATE).read_text())
-        self.recall, self.step, self._misses = state["recall"], state["step"], state["misses"]
+        self.score, self.step, self._misses = state["score"], state["step"], state["misses"]
         self.measured = state["measured"]
         if self.measured:
             self._best = load_file(folder / _WEIGHTS)
+
+    def _take(self, state: TrainerState) -> bool:
+        """Measure, write it into the log, and keep the weights if they are the best so far."""
+        started = time.perf_counter()
+        found = self.measure()
+        self.measured += 1
+        self.seconds += time.perf_counter() - started
+        state.log_history.append({"step": state.global_step, **found.figures})
+        if found.score <= self.score:
+            return False
+        self.score, self.step, self._misses = found.score, state.global_step, 0
+        self._best = {name: p.detach().cpu().clone() for name, p in self._trained().items()}
+        return True
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         return {name: p for name, p in self._model.named_parameters() if p.requires_grad}

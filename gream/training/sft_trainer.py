@@ -23,7 +23,7 @@ from gream.language.prompting import Prompter
 from gream.language.rows import Row
 from gream.training.adapters import adapt, merge, plain_model
 from gream.training.checkpoints import Checkpoints
-from gream.training.early_stop import RECALL, ValidationStop
+from gream.training.early_stop import ValidationStop
 from gream.training.meter import Meter
 from gream.training.packing import (
     IGNORED,
@@ -32,6 +32,7 @@ from gream.training.packing import (
     answers_of_padded,
     attention,
 )
+from gream.training.validation import RECALL
 
 if TYPE_CHECKING:
     from gream.training.sft import SftConfig
@@ -123,7 +124,7 @@ def train(
     meter = Meter(lengths, config.batch_size, packing=config.packing, elsewhere=lambda: _seconds(stop))
     before = checkpoints.prepare()
     if stop:
-        checkpoints.save_also = stop.save
+        checkpoints.save_also.append(stop.save)
         if before:
             stop.load(before)
     trainer = AnswerTrainer(
@@ -197,7 +198,7 @@ def _counts(
         "tokens_per_second": round(meter.tokens_per_second),
     }
     if stop:
-        counts |= {"best_step": stop.step, RECALL: stop.recall, "validation_seconds": round(stop.seconds, 2)}
+        counts |= {"best_step": stop.step, RECALL: stop.score, "validation_seconds": round(stop.seconds, 2)}
     return counts
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gream.training.checkpoints import Checkpoints
+from gream.training.checkpoints import Checkpoints, steps_between_states, training_of
 from gream.training.sft import SftConfig, run
 
 ROOT = Path(__file__).parents[2]
@@ -161,3 +161,14 @@ def test_other_inputs_or_rows_are_another_training(
     with caplog.at_level(logging.INFO, logger="gream"):
         run(config)
     assert "other settings, inputs or rows" in caplog.text
+
+
+def test_states_lie_between_batches_of_completions() -> None:
+    assert [steps_between_states(s, 2) for s in (0, 1, 2, 3)] == [0, 2, 2, 4]
+    assert [steps_between_states(s, 1) for s in (0, 1, 5)] == [0, 1, 5]
+
+
+def test_a_state_of_another_number_of_processes_is_another_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = training_of({}, {})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert one != training_of({}, {})

@@ -18,9 +18,10 @@ from gream.errors import InputError
 from gream.evaluation import metrics
 from gream.language.prompting import Prompter
 from gream.semantic_ids.layout import Names
-from gream.training.early_stop import RECALL, SEARCH, ValidationStop, validation_cases
+from gream.training.early_stop import ValidationStop, validation_cases
 from gream.training.packing import ROW_BY_ROW, attention
 from gream.training.sft import SftConfig, run
+from gream.training.validation import RECALL, SEARCH, Measured
 
 
 def _config(run_dir: Path, output: str, **options: Any) -> SftConfig:
@@ -43,9 +44,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     seen: list[dict[str, torch.Tensor]] = []
     recalls = [0.1, 0.3, 0.3, 0.2, 0.9]
 
-    def measure(stop: ValidationStop) -> float:
+    def measure(stop: ValidationStop) -> Measured:
         seen.append({k: v.clone() for k, v in stop._plain.state_dict().items()})
-        return recalls[len(seen) - 1]
+        recall = recalls[len(seen) - 1]
+        return Measured(recall, {RECALL: recall})
 
     monkeypatch.setattr(ValidationStop, "measure", measure)
     return seen
