@@ -51,8 +51,7 @@ from gream.semantic_ids.item_text import run as run_text
 from gream.semantic_ids.layout import load_names
 from gream.training.history_targets import HistoryTargets
 from gream.training.policy_targets import PolicyTargets
-from gream.training.srpo import SRPOConfig
-from gream.training.srpo_prompts import training_prompts
+from gream.training.prompt_pool import PromptPool
 
 HELD_OUT = range(18, 24)  # items that `one` and `other` sell to nobody in training
 NUM_USERS = 40
@@ -123,9 +122,15 @@ def rows_of(task: str) -> Callable[[Path], Any]:
 
 
 def srpo_rows(folder: Path) -> Any:
-    """Prompts, and the targets that the rewards grade against."""
-    config = SRPOConfig(min_history=2, max_steps=60, prompts_per_batch=4)
-    return training_prompts(load_interactions(folder / "data"), prompter_of(folder), config).rows
+    """Prompts, and what the rewards grade against: the target, and what the user buys after it."""
+    pool = PromptPool(
+        load_interactions(folder / "data"),
+        prompter_of(folder),
+        min_history=2,
+        num_generations=4,
+        future_window=5,
+    )
+    return [row for mode in ("direct", "reasoning") for row in pool.draw(len(pool), mode)]
 
 
 def history_batches(folder: Path) -> Any:
@@ -217,6 +222,7 @@ def test_no_trace_target_window_or_vector_knows_an_item_that_was_only_held_out(
     for row in srpo_rows(folder):
         seen |= {item for item in range(24) if prompter.name(item) in row["prompt"]}
         seen |= {item for item in range(24) if prompter.names.codes[item].tolist() == row["target"]}
+        seen |= {row["item"], *row["history"], *row["future"]}
     assert seen == set(range(18))
     for vectors in ("embeddings", "als"):
         collaborative = np.load(folder / vectors / "collaborative.npy")

@@ -36,7 +36,7 @@ STRANGERS = {("training", "serving"), ("serving", "training")}
 
 # Which modules may name a library that the rest of gream must not depend on.
 OWNERS = {
-    "trl": ("gream.training.sft_trainer", "gream.training.srpo"),
+    "trl": ("gream.training.sft_trainer", "gream.training.srpo_trainer", "gream.training.srpo_training"),
     "vllm": ("gream.decoding.vllm_backend",),
     "openai": ("data_synthesis.endpoint",),
     "fastapi": ("gream.serving.",),
@@ -134,7 +134,7 @@ def test_a_wrong_import_would_be_found(module, source):
     ("module", "source"),
     [
         ("gream.data.store", "from gream import artifacts\nfrom gream.errors import InputError"),
-        ("gream.training.srpo", "from trl import GRPOTrainer\nfrom gream.evaluation import metrics"),
+        ("gream.training.srpo_trainer", "from trl import GRPOTrainer\nfrom gream.evaluation import metrics"),
         ("gream.serving.api", "import fastapi\nfrom gream.decoding import recommend"),
         ("gream.serving.api", "import gream"),
         ("gream.training.sft", "if __name__ == '__main__':\n    from gream.cli import run_module"),

@@ -27,6 +27,7 @@ prompt), L codebooks, K tokens of a level's block.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,8 +49,7 @@ FREE, CONSTRAINED, BEAM = "free", "constrained", "beam"
 KINDS = (FREE, CONSTRAINED, BEAM)
 AT_ONCE = 256  # prompts of one search: all their caches live together
 
-# What a sample's second seed is for: its codes have random numbers of their own, whatever the chain used.
-_CODES = 1
+_CODES = 1  # the random numbers of codes are others than a chain's
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,12 @@ class RolloutWriter:
         self._blocks = prompter.search_blocks()
         self._check(max_tokens)
 
+    def on(self, backend: Backend) -> RolloutWriter:
+        """Return one that writes the same with another engine."""
+        there = copy.copy(self)
+        there._backend = backend
+        return there
+
     def write(self, prompts: Sequence[list[int]], *, seed: int, first_prompt: int = 0) -> list[Written]:
         """Write G completions after each of P prompts, direct and reasoning ones: P * G, grouped by prompt.
 
@@ -129,12 +135,9 @@ class RolloutWriter:
         )
         width = self._size // len(chains[0])
         # An empty chain is a direct prompt's.
-        answered = [
-            (row, place)
-            for row, of_prompt in enumerate(chains)
-            for place, chain in enumerate(of_prompt)
-            if not chain or chain[-1] == self._prompter.answer_start
-        ]
+        places = [(row, place) for row, of_prompt in enumerate(chains) for place in range(len(of_prompt))]
+        start = self._prompter.answer_start
+        answered = [(r, p) for r, p in places if not chains[r][p] or chains[r][p][-1] == start]
         contexts = [prompts[row] + chains[row][place] for row, place in answered]
         if self._kind == "beam":
             found = self._search(contexts, width)
