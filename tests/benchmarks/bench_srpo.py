@@ -1,21 +1,44 @@
-"""Reinforcement learning: how many of the groups that were written for are trained on.
+"""Reinforcement learning: how many of the groups that were written are trained on, and what a step costs.
 
 GREAM's filter and gream's refilling see the same stream of groups, each live or dead by chance: no clock has
 a part in it. GREAM's is written from its description (draw nine batches, keep the first live groups, throw
 the surplus away, at most ten times); gream's is the real function on batches without a model.
+
+Steps are timed against TRL's GRPOTrainer with the same rewards, prompts and random numbers, at a learning
+rate of 0, so that both write the very same completions. They take turns in one process; the fastest counts.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import GRPOTrainer
 
+from gream.cli import main
+from gream.data.store import load_catalogue, load_interactions
+from gream.language.vocab import load_model
+from gream.semantic_ids.layout import load_names
+from gream.training.checkpoints import Checkpoints
 from gream.training.groups import Batch, Group
+from gream.training.prompt_pool import mode_of_batch
 from gream.training.refill import Calls, GroupBuffer, refill
-from tests.benchmarks.figures import figure
+from gream.training.srpo import SRPOConfig
+from gream.training.srpo_training import Parts, train, trainer_arguments
+from tests.benchmarks.figures import figure, other_process
+
+ROOT = Path(__file__).parents[2]
+STEPS, TURNS = 12, 3  # the fastest turn counts, after a warm-up
 
 PROMPTS = 64  # of a batch
 BATCHES = 60  # that each trains on
@@ -25,8 +48,14 @@ ROUNDS = 80  # of new prompts for one batch; enough to fill it where one group o
 
 
 def measure() -> dict[str, dict[str, Any]]:
-    """Compare what becomes of the groups."""
-    return refilling()
+    """Compare what becomes of the groups, and time the steps in a process of their own."""
+    found = other_process("bench_srpo", "steps")
+    return refilling() | {
+        "srpo: time of a training against TRL's GRPOTrainer on the same rollouts": figure(
+            found["srpo"] / found["grpo"], "x", "<= 1.02"
+        ),
+        "srpo: largest difference of a mean reward": figure(found["difference"], "of the reward", "<= 0"),
+    }
 
 
 def refilling() -> dict[str, dict[str, Any]]:
@@ -119,3 +148,78 @@ def _batch(live: list[bool]) -> Batch:
         "advantages": torch.tensor(live).float(),
         "num_items_in_batch": torch.tensor(len(live)),
     }
+
+
+def steps() -> dict[str, float]:
+    """Time whole trainings of the demo's fresh model: seconds of each, and how far their rewards differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        for name in ("01-data", "02-text", "03-embed", "04-sids", "05-vocab"):
+            stage = name.split("-")[1]
+            recipe = str(ROOT / "recipes" / "demo" / f"{name}.yaml")
+            assert main([stage, "--config", recipe, "--run_dir", str(run)]) == 0, f"{name} failed"
+        kinds = {"srpo": _ours, "grpo": _theirs}
+        seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+        rewards: dict[str, list[float]] = {}
+        orders = itertools.cycle([list(kinds), list(kinds)[::-1]])
+        for turn in range(TURNS + 1):
+            for kind in next(orders):
+                rewards[kind], taken = kinds[kind](run)
+                seconds[kind] += [taken] if turn else []
+    apart = [abs(a - b) for a, b in zip(rewards["srpo"], rewards["grpo"], strict=True)]
+    return {kind: min(times) for kind, times in seconds.items()} | {"difference": max(apart)}
+
+
+def _config(run: Path) -> SRPOConfig:
+    return SRPOConfig(
+        run_dir=str(run),
+        max_history=12,
+        min_history=2,
+        prompts_per_batch=16,
+        max_steps=STEPS,
+        max_completion_length=48,
+        learning_rate=0.0,
+        rewards={"residual_sensitive": 1.0, "format": 0.1},
+    )
+
+
+def _parts(config: SRPOConfig) -> tuple[Any, Parts]:
+    run = Path(config.run_dir)
+    names = load_names(run / "sids")
+    model, tokenizer = load_model(run / "base", names)
+    data = run / "data"
+    return model, Parts.of(config, names, load_catalogue(data), load_interactions(data), model, tokenizer)
+
+
+def _ours(run: Path) -> tuple[list[float], float]:
+    """Train as the stage does: the reward of every step, and seconds."""
+    config = _config(run)
+    model, parts = _parts(config)
+    started = time.perf_counter()
+    with Checkpoints(config.output_path, {}) as checkpoints:
+        _, log = train(model, parts, config, checkpoints)
+    return [entry["reward"] for entry in log if "reward" in entry], time.perf_counter() - started
+
+
+def _theirs(run: Path) -> tuple[list[float], float]:
+    """Train with TRL's own trainer on the prompts that the pool would draw."""
+    config = _config(run)
+    model, parts = _parts(config)
+    started = time.perf_counter()
+    modes = [mode_of_batch(batch, config.reasoning_share) for batch in range(STEPS)]
+    rows = [row for mode in modes for row in parts.pool.draw(config.prompts_per_batch, mode)]
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=list(parts.terms.functions),
+        args=trainer_arguments(config, run / "trl", parts.terms.weights),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=parts.prompter.tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    log = trainer.state.log_history
+    return [entry["reward"] for entry in log if "reward" in entry], time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    print(json.dumps({"steps": steps}[sys.argv[1]]()))
