@@ -68,7 +68,7 @@ def run(config: EvaluateConfig) -> None:
         catalogue, interactions = load_catalogue(data), load_interactions(data)
         everyone = interactions.cases(split)
         cases = draw_cases(everyone, config.max_users, config.seed)
-        exam = Exam(cases, len(catalogue), config.k, config.seed)
+        exam = Exam(cases, len(catalogue), config.k, config.seed, tuple(config.also_at))
         rows = baseline_rows(exam, purchases_before(interactions, split))
         if config.before:
             engine = _load(config, "before", exam, catalogue)
@@ -87,6 +87,7 @@ def run(config: EvaluateConfig) -> None:
             "items": exam.num_items,
             "split": config.split,
             "k": config.k,
+            "also_at": config.also_at,
             "seed": config.seed,
             **best_reachable(artifacts.read_manifest(data).counts, split),
             **rows,
@@ -141,7 +142,7 @@ def baseline_rows(exam: Exam, sequences: list[np.ndarray]) -> dict[str, Row]:
     for name, baseline in baselines.items():
         fitted = baseline(sequences, exam.num_items)
         started = time.perf_counter()
-        lists = fitted.recommend(exam.histories, exam.k)
+        lists = fitted.recommend(exam.histories, exam.depth)
         rows[name] = exam.row(lists, time.perf_counter() - started)
     return rows
 
@@ -179,7 +180,9 @@ def _judge(
 ) -> Examples:
     """Add to the row of reasoning what its chains are worth; return the customers and chains to show."""
     catalogue, interactions = shop
-    drawn = draw_examples(exam.cases, answers, catalogue, interactions, engine.names, seed=config.seed)
+    drawn = draw_examples(
+        exam.cases, answers, catalogue, interactions, engine.names, length=exam.k, seed=config.seed
+    )
     if "reasoning" not in answers:
         return {"customers": drawn}
     found = answers["reasoning"]

@@ -26,6 +26,12 @@ class Exam:
     num_items: int
     k: int
     seed: int
+    also_at: tuple[int, ...] = ()  # further lengths of lists, for recall and NDCG
+
+    @property
+    def depth(self) -> int:
+        """Items that a list must have for all figures."""
+        return max(self.k, *self.also_at, 1)
 
     @property
     def histories(self) -> list[np.ndarray]:
@@ -43,7 +49,14 @@ class Exam:
 
     def row(self, lists: Sequence[np.ndarray], seconds: float) -> Row:
         """Return the metrics of B lists that took `seconds` to make."""
-        row = metrics.summarise(lists, self.targets, num_items=self.num_items, k=self.k, seed=self.seed)
+        row = metrics.summarise(
+            lists,
+            self.targets,
+            num_items=self.num_items,
+            k=self.k,
+            also_at=self.also_at,
+            seed=self.seed,
+        )
         seconds = max(seconds, 1e-9)  # a clock without that resolution must not divide by zero
         row["users_per_second"] = float(f"{len(lists) / seconds:.4g}")
         row["seconds_per_user"] = float(f"{seconds / len(lists):.4g}")

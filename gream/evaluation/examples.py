@@ -26,6 +26,7 @@ def draw_examples(
     interactions: Interactions,
     names: Names,
     *,
+    length: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Return the customers of `examples.json`: drawn by seed, in the order of users.
@@ -36,6 +37,7 @@ def draw_examples(
         catalogue: gives the titles.
         interactions: gives the users' raw ids.
         names: turns names in chains into titles.
+        length: items of a list that are shown.
         seed: seed of the draw.
 
     Returns:
@@ -51,14 +53,14 @@ def draw_examples(
             "user_id": interactions.user_ids[cases[index].user],
             "history": [catalogue.titles[i] for i in cases[index].history[-SHOWN_HISTORY:].tolist()],
             "target": catalogue.titles[cases[index].target],
-            "lists": {name: _listed(found[index], catalogue) for name, found in answers.items()},
+            "lists": {name: _listed(found[index], catalogue, length) for name, found in answers.items()},
             "chain": _chain(answers["reasoning"][index], titles) if "reasoning" in answers else None,
         }
         for index in np.sort(drawn).tolist()
     ]
 
 
-def _listed(answer: Answer, catalogue: Catalogue) -> list[dict[str, Any]]:
+def _listed(answer: Answer, catalogue: Catalogue, length: int) -> list[dict[str, Any]]:
     return [
         {
             "item_id": catalogue.item_ids[item],
@@ -66,7 +68,7 @@ def _listed(answer: Answer, catalogue: Catalogue) -> list[dict[str, Any]]:
             "logp": round(float(answer.logps[rank]), 4),
             "score": None if answer.scores is None else round(float(answer.scores[rank]), 4),
         }
-        for rank, item in enumerate(answer.items.tolist())
+        for rank, item in enumerate(answer.items[:length].tolist())
     ]
 
 

@@ -132,15 +132,22 @@ def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -
 
 
 def summarise(
-    lists: ItemLists, targets: Sequence[int] | np.ndarray, *, num_items: int, k: int, seed: int
+    lists: ItemLists,
+    targets: Sequence[int] | np.ndarray,
+    *,
+    num_items: int,
+    k: int,
+    also_at: Sequence[int] = (),
+    seed: int,
 ) -> dict[str, object]:
     """Return one row of the report: recall and NDCG at 5 and k, MRR, their intervals, validity, coverage.
 
     Keys are `recall@5`, `recall@5_interval` ([lower, upper]) and so on; for k below 5 only k is given.
+    `also_at` are further lengths for recall and NDCG; all else is of the first k places.
     """
     ranks = ranks_of_targets(lists, targets)
     columns: dict[str, np.ndarray] = {}
-    for cutoff in sorted({min(5, k), k}):
+    for cutoff in sorted({min(5, k), k, *also_at}):
         columns[f"recall@{cutoff}"] = hits(ranks, cutoff)
         columns[f"ndcg@{cutoff}"] = gains(ranks, cutoff)
     columns["mrr"] = np.where(ranks <= k, reciprocal_ranks(ranks), 0.0)

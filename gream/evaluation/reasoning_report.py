@@ -22,6 +22,8 @@ _STEPS = {
 # Every table: the name of a figure in report.json, and what it means. `{k}` is the length of the lists.
 _GAIN = {
     "pass@1": "a chain's own first item was bought next",
+    "pass@5": "one of 5 chains, drawn from the user's, is right",
+    "pass@10": "the same of 10 chains",
     "pass@k": "one of a user's {num_chains} chains is right",
     "gain@{k}": "recall@{k} above that of direct mode for the same users",
     "gain@{k}_per_100_tokens": "the same for each 100 tokens spent beyond those of direct mode",

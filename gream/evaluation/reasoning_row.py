@@ -33,6 +33,8 @@ from gream.evaluation.reasoning_quality import (
 )
 from gream.evaluation.taste import Taste, stated_taste, taste_figures, with_another
 
+_TRIES = (1, 5, 10)  # of pass@k, where there are as many chains
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -120,7 +122,11 @@ def _cost_figures(exam: Exam, answers: Sequence[Answer]) -> Row:
     tops = [a.chain_tops for a in answers]
     row: Row = {
         "num_chains": num_chains,
-        "pass@1": round(metrics.pass_at_k(tops, exam.targets, k=1), 6),
+        **{
+            f"pass@{k}": round(metrics.pass_at_k(tops, exam.targets, k=k), 6)
+            for k in _TRIES
+            if k <= num_chains
+        },
         "pass@k": round(metrics.pass_at_k(tops, exam.targets, k=num_chains), 6),
         "chains_per_user": round(num_written / len(answers), 2),  # fewer than `num_chains` with early stop
         "tokens_per_user": round(tokens / len(answers), 2),

@@ -62,6 +62,7 @@ def format_table(report: Mapping[str, Any]) -> str:
     """Return the main figures of all rows as text for a terminal of 100 columns; report.md has the rest."""
     k = report["k"]
     left_out = {f"ndcg@{min(5, k)}", "mrr", "coverage"} - {f"ndcg@{k}"}
+    left_out |= {f"{metric}@{also}" for also in _also_at(report) for metric in ("recall", "ndcg")}
     header, rows = _cells(report)
     shown = [position for position, name in enumerate(header) if name not in left_out]
     cells = [[row[position] for position in shown] for row in rows]
@@ -102,7 +103,8 @@ def _rows(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the cells of the main table."""
     k = report["k"]
-    shown = [f"{metric}@{cutoff}" for cutoff in sorted({min(5, k), k}) for metric in ("recall", "ndcg")]
+    cutoffs = sorted({min(5, k), k, *_also_at(report)})
+    shown = [f"{metric}@{cutoff}" for cutoff in cutoffs for metric in ("recall", "ndcg")]
     shown += ["mrr", "coverage", "invalid_rate"]
     header = ["", *shown, f"95 % of @{k}", "users/s"]
     rows = []
@@ -111,6 +113,11 @@ def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         figures = [f"{row[name]:.4f}" for name in shown]
         rows.append([label, *figures, f"{low:.4f}-{high:.4f}", _rate(row["users_per_second"])])
     return header, rows
+
+
+def _also_at(report: Mapping[str, Any]) -> set[int]:
+    """Return the lengths of lists that were asked for beyond the usual ones."""
+    return set(report.get("also_at", ())) - {min(5, report["k"]), report["k"]}
 
 
 def _rate(value: float) -> str:

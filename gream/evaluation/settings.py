@@ -23,6 +23,9 @@ class EvaluateConfig(StageConfig):
     split: str = option("test", doc="purchases to predict, test or validation")
     max_users: int = option(0, doc="number of users, drawn at random; 0 for all")
     k: int = option(10, doc="length of the recommended lists")
+    also_at: list[int] = option(
+        [], doc="further lengths of lists, for recall and NDCG; the searches go as deep as the longest"
+    )
     num_beams: int = option(20, doc="prefixes that the search keeps at each level")
     expand_width: int = option(40, doc="prefixes that the scorer chooses from; no effect without a scorer")
     rule: str = option("scorer", doc="how a scorer keeps and orders: scorer, sum or scorer_then_policy")
@@ -84,6 +87,8 @@ def report_searches(config: EvaluateConfig) -> dict[str, Search]:
     for name, least in (("batch_size", 1), ("max_users", 0)):
         if getattr(config, name) < least:
             raise InputError(f"{name} is {getattr(config, name)}; give at least {least}.")
+    if any(length < 1 for length in config.also_at):
+        raise InputError(f"also_at holds {min(config.also_at)}; give lengths of at least 1.")
     if config.reasoning and config.choose == "best" and not config.scorer:
         raise InputError(
             "choose is 'best', but no scorer is given to choose by; add the folder of `gream prm` as scorer, "
@@ -108,4 +113,5 @@ def report_searches(config: EvaluateConfig) -> dict[str, Search]:
             f"smaller is {config.smaller!r}, but two models are compared by --scaling only; add it, or leave "
             "smaller out."
         )
-    return searches
+    depth = max([config.k, *config.also_at])
+    return {name: replace(search, k=depth) for name, search in searches.items()}

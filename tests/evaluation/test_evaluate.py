@@ -21,6 +21,7 @@ from gream.evaluation.examples import draw_examples
 from gream.evaluation.mentions import Vocabulary
 from gream.evaluation.reasoning_quality import Facts
 from gream.evaluation.reasoning_row import judge_chains, reasoning_figures
+from gream.evaluation.report import format_evaluation
 from gream.evaluation.taste import Taste
 from gream.semantic_ids.layout import Names, save_names
 
@@ -161,6 +162,18 @@ def test_chains_that_betray_their_answer_are_found_by_their_titles(exam: Exam, f
     assert row["betrays_answer"] == 1.0 and row["betrays_answer_of"] == 1
 
 
+def test_pass_at_5_and_10_are_told_where_there_are_as_many_chains(exam: Exam, facts: Facts) -> None:
+    """Six chains a user, of which one, none and two are right: 1 - C(5,5)/C(6,5) = 5/6, 0, and 1."""
+    first, _, third = exam.targets
+    wrong = next(item for item in range(24) if item not in exam.targets)
+    tops = [[first, *[wrong] * 5], [wrong] * 6, [third, wrong, third, *[wrong] * 3]]
+    row = figures(exam, [answer([wrong], chains=[""] * 6, chain_tops=t) for t in tops], facts)
+    assert row["pass@1"] == pytest.approx((1 / 6 + 0 + 2 / 6) / 3, abs=1e-6)
+    assert row["pass@5"] == pytest.approx((5 / 6 + 0 + 1) / 3, abs=1e-6)
+    assert row["pass@k"] == pytest.approx(2 / 3, abs=1e-6)
+    assert "pass@10" not in row
+
+
 def test_stated_preferences_are_measured_where_the_tastes_are_known(exam: Exam, facts: Facts) -> None:
     true = [Taste(frozenset({(area,)}), frozenset(), frozenset()) for area in ("office", "camping", "office")]
     users = max(case.user for case in exam.cases) + 1
@@ -227,12 +240,36 @@ def test_example_shows_the_chain_that_found_the_first_item(
     case = Case(user=4, history=np.array([3, 1]), target=9)
     texts = ["nonsense", CHAIN.format(names.spell(3))]
     answers = {"reasoning": [answer([9, 2], chains=texts, chain_of=[1, 0], chain_tops=[2, 9])]}
-    [example] = draw_examples([case], answers, catalogue, interactions, names, seed=0)
+    [example] = draw_examples([case], answers, catalogue, interactions, names, length=5, seed=0)
     assert example["user_id"] == "user-4"
     assert example["history"] == [catalogue.titles[3], catalogue.titles[1]]
     assert example["chain"]["evidence"] == catalogue.titles[3]
     assert example["chain"]["text"] == texts[1]
     assert [item["item_id"] for item in example["lists"]["reasoning"]] == ["item-9", "item-2"]
+
+
+def test_longer_lists_add_figures_and_change_none_of_the_first_k(run_dir: Path) -> None:
+    """20 of 24 items are searched either way, so that the first five are the same."""
+    settings = {
+        "run_dir": str(run_dir), "model": "model", "k": 5, "num_beams": 20, "num_chains": 2,
+        "max_chain_tokens": 4, "max_history": 5,
+    }  # fmt: skip
+    evaluate.run(EvaluateConfig(**settings, output="short"))
+    evaluate.run(EvaluateConfig(**settings, output="long", also_at=[3, 20]))
+    short, long = (json.loads((run_dir / o / "report.json").read_text()) for o in ("short", "long"))
+    for name in ("popularity", "item_knn", "direct", "reasoning"):
+        added = set(long[name]) - set(short[name])
+        expected = {f"{m}@{k}" for m in ("recall", "ndcg") for k in (3, 20)}
+        assert added == expected | {f"{figure}_interval" for figure in expected}
+        same = {key for key in short[name] if "second" not in key}
+        assert {k: long[name][k] for k in same} == {k: short[name][k] for k in same}
+        assert long[name]["recall@3"] <= long[name]["recall@5"] <= long[name]["recall@20"]
+    assert long["popularity"]["recall@5"] < long["popularity"]["recall@20"]
+    lists = json.loads((run_dir / "long" / "examples.json").read_text())["customers"][0]["lists"]
+    assert {len(items) for items in lists.values()} == {5}
+    shown = (run_dir / "long" / "report.md").read_text()
+    assert "| recall@3 | ndcg@3 | recall@5 | ndcg@5 | recall@20 | ndcg@20 |" in shown
+    assert "recall@20" not in format_evaluation(run_dir / "long")
 
 
 def test_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> None:

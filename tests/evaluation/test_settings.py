@@ -24,6 +24,7 @@ from gream.evaluation.settings import EvaluateConfig, plain_search, reasoning_se
         ({"split": "train"}, "split is 'train'; give one of validation, test"),
         ({"max_users": -1}, "max_users is -1; give at least 0"),
         ({"k": 0}, "k is 0; give at least 1"),
+        ({"also_at": "[50, 0]"}, "also_at holds 0; give lengths of at least 1"),
         ({"num_beams": 0}, "num_beams is 0; give at least 1"),
         ({"scorer": "prm", "expand_width": 3}, "expand_width is 3, but the scorer must keep num_beams = 6"),
         ({"rule": "both"}, "rule is 'both'; give one of scorer, sum, scorer_then_policy"),
@@ -89,5 +90,7 @@ def test_empty_settings_mean_all_levels_no_pruning_and_no_scorer_after_chains() 
     search = plain_search(config)
     assert search.scorer_levels is search.prune_threshold is search.prune_level is None
     assert reasoning_search(config).expand_width is None
+    config.also_at = [50, 3]
+    assert [search.k for search in report_searches(config).values()] == [50, 50, 50]
     config.scorer, config.reasoning = "", False
     assert list(report_searches(config)) == ["direct"]
