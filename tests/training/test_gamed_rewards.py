@@ -26,22 +26,23 @@ def test_what_is_gamed_earns_nothing_in_any_term(
     gamed = {
         "incomplete name": reasoned(prompter, prompter.name_ids(ITEM)[:2]),
         "answer inside the think block": [*prompter.encode(f"ink <answer>{name}</answer>\n</think>"), end],
+        "answer inside the block and after it": [*prompter.encode(f"<answer>{name}</answer> ink"), *honest],
         "two answers": [*honest[:-1], *prompter.encode(f"\n<answer>{prompter.name(OTHER)}</answer>"), end],
         "right name without thinking": answer(prompter, ITEM),
     }
     invented = reasoned(prompter, absent_ids(prompter, names))
     recipe = dict.fromkeys(TERMS, 1.0)
     terms = RewardTerms(
-        recipe, reader, constraint_of(named), num_generations=6, future_window=2, categories=categories
+        recipe, reader, constraint_of(named), num_generations=7, future_window=2, categories=categories
     )
     batch = Batch([*gamed.values(), invented, honest], names, "reasoning")
     graded = batch.graded(terms)
     assert graded.keys() == TERMS.keys()
     for term, rewards in graded.items():
-        assert rewards[:4] == [0.0] * 4, term
-        assert rewards[4] == (1.0 if term == "format" else 0.0), term
-        assert rewards[5] > 0 or term == "step_consistency", term
-    assert [graded[t][5] for t in ("exact_hit", "format", "validity", "rank_discounted_hit")] == [1.0] * 4
+        assert rewards[:5] == [0.0] * 5, term
+        assert rewards[5] == (1.0 if term == "format" else 0.0), term
+        assert rewards[6] > 0 or term == "step_consistency", term
+    assert [graded[t][6] for t in ("exact_hit", "format", "validity", "rank_discounted_hit")] == [1.0] * 4
 
 
 def test_what_is_gamed_has_no_score_at_any_level(

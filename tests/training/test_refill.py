@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +16,7 @@ from hypothesis import strategies as st
 
 from gream.training.groups import OLD_LOGPS, Batch, live_groups, num_loss_tokens, split
 from gream.training.refill import GroupBuffer, Refilled, metrics, moves
+from tests.training.processes import two_processes
 from tests.training.scripted_groups import (
     Device,
     G,
@@ -30,8 +27,6 @@ from tests.training.scripted_groups import (
     make_batch,
     random_live,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 def scripted(*rounds: list[bool]) -> Device:
@@ -269,22 +264,6 @@ def test_an_empty_buffer_survives_a_kill(tmp_path: Path) -> None:
     buffer.load(tmp_path / "groups.safetensors")
     assert len(buffer) == 0
     assert buffer.take(3) == []
-
-
-def two_processes(program: str, folder: Path, seconds: int) -> list[dict[str, Any]]:
-    """Run a program of this folder on two real processes; what each wrote, by rank."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    ended = subprocess.run(
-        [sys.executable, *launch, "-m", f"tests.training.{program}", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 
 def test_two_processes_with_unequal_luck_do_equal_work(tmp_path: Path) -> None:

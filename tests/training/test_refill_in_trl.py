@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_refill import two_processes
+from tests.training.processes import two_processes
 
 
 @pytest.mark.slow  # two processes import TRL

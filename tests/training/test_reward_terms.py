@@ -193,6 +193,7 @@ def test_process_scores_are_kept_for_the_trainer(
     ({"residual": 1.0, "hit": 1.0}, "Unknown rewards: residual, hit; known ones: residual_sensitive, "),
     ({"format": -0.1}, "weight of the reward format is -0.1; give a number of at least 0"),
     ({"format": math.nan}, "weight of the reward format is nan"),
+    ({"format": math.inf}, "weight of the reward format is inf"),
     ({"format": 0.0}, "No reward has a weight above 0"),
     ({}, "No reward has a weight above 0"),
 ])  # fmt: skip
