@@ -173,6 +173,7 @@ def test_the_stage_goes_on_and_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow  # two processes import torch
 def test_two_processes_write_the_bytes_of_one(
     tmp_path: Path,
     save_model: SaveModel,

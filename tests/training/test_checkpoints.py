@@ -71,12 +71,9 @@ def _kill_in_the_middle(config: SftConfig) -> None:
     assert not config.output_path.exists()
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
-def test_a_killed_training_goes_on_to_the_same_bytes(
-    run_dir: Path, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_killed_training_goes_on_to_the_same_bytes(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Weights, losses and manifest of a run that was killed and of one that was not."""
-    config = _config(run_dir, "out", **SETTINGS[kind])
+    config = _config(run_dir, "out", **SETTINGS["packed lora"])
     _kill_in_the_middle(config)
     with caplog.at_level(logging.INFO, logger="gream"):
         run(config)
@@ -133,9 +130,7 @@ def test_a_failure_before_the_first_whole_state_leaves_nothing(
     assert sorted(p.name for p in run_dir.iterdir()) == ["base", "data", "sids"]
 
 
-@pytest.mark.parametrize(
-    "other", [{"learning_rate": 1e-3}, {"packing": True}, {"seed": 1}, {"save_steps": 0}]
-)
+@pytest.mark.parametrize("other", [{"packing": True}, {"save_steps": 0}])
 def test_a_training_with_other_settings_begins_anew_and_says_so(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: dict[str, Any]
 ) -> None:

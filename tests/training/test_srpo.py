@@ -87,19 +87,12 @@ EVERYTHING: dict[str, Any] = {
     "future_window": 2,
     "num_iterations": 2,
     "max_steps": 4,
+    "beta": 0.1,
     "max_completion_length": 12,
     "validation_users": 6,
     "validate_every": 0.25,
     "patience": 9,
 }
-
-
-def test_same_seed_gives_the_same_bytes(run_dir: Path) -> None:
-    outputs = []
-    for name in ("one", "two"):
-        srpo.run(settings(run_dir=str(run_dir), output=name, **EVERYTHING))
-        outputs.append(artifacts.read_manifest(run_dir / name).outputs)
-    assert outputs[0] == outputs[1]
 
 
 class Killed(Exception):
@@ -120,15 +113,15 @@ class KillAfter(TrainerCallback):  # type: ignore[misc]
 @pytest.mark.parametrize(
     "changed",
     [
-        {"max_steps": 4, "beta": 0.1},
         EVERYTHING,
         {"max_steps": 4, "trainable": "lora", "lora_rank": 2, "beta": 0.1, "rollouts": "beam"},
     ],
-    ids=["plain", "everything", "lora"],
+    ids=["everything", "lora"],
 )
 def test_what_was_killed_goes_on_as_if_it_had_not_been(
     run_dir: Path, names: Names, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two runs of one seed give the same bytes, and so do two halves of one run."""
     options = {"run_dir": str(run_dir), "max_completion_length": 12, **changed}
     srpo.run(settings(**options, output="whole"))
     made = srpo_training.Watch
