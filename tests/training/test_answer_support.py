@@ -210,11 +210,15 @@ def test_what_was_sampled_freely_keeps_the_values_of_the_trainer(
     absent = next(
         [*name[:2], token] for token in prompter.level_block(2) if token not in legal_next(prompter, name[:2])
     )
-    strays = [
-        [absent + [end], name, [name[1], name[0], name[2], end]],  # unreal; without its end; wrong order
-        [[*name, end], [*opened, *absent, close, end], [*opened, *name, end]],  # a direct answer, and so on
-        [[*name, *name, end], name[:2] + [end], [*opened, *name, close, end]],
-        [[*opened, *name, close], [*opened, *name[:2], close, end], [*opened, 5, *name, close, end]],
+    strays = [  # in turn for a direct and a reasoning prompt
+        # unreal; without its end; in a wrong order
+        [[*absent, end], [*name, 5], [name[1], name[0], name[2], end]],
+        # twice without a chain; unreal
+        [[*name, end], [*name, close, end], [*opened, *absent, close, end]],
+        # two names; a piece; with a chain
+        [[*name, *name, end], [*name[:2], end], [*opened, *name, close, end]],
+        # without its end; a piece; something before it
+        [[*opened, *name, close, 5], [*opened, *name[:2], close, end], [*opened, 5, *name, close, end]],
     ]
     inputs = batch(prompter, [ids for group in strays for ids in group])
     ours = trainer(model, prompter)
