@@ -113,6 +113,8 @@ def train(
 ) -> tuple[Any, list[dict[str, float]]]:
     """Train the model; returns it in plain weights, and the trainer's log without what a clock measured."""
     prompter = parts.prompter
+    arguments = trainer_arguments(config, checkpoints.drafts, parts.terms.weights)  # joins the processes
+    before = checkpoints.prepare()  # while nothing else has made a folder there
     torch.manual_seed(config.seed)  # the trainer draws adapters before it seeds
     trainer = SRPOTrainer(
         terms=parts.terms,
@@ -122,7 +124,7 @@ def train(
         bonus_k=config.bonus_k,
         refill_rounds=config.refill_rounds,
         model=model,
-        args=trainer_arguments(config, checkpoints.drafts, parts.terms.weights),
+        args=arguments,
         processing_class=prompter.tokenizer,
         peft_config=policy_adapters(config.trainable, rank=config.lora_rank, alpha=config.lora_alpha),
         callbacks=[Watch()],
@@ -136,7 +138,6 @@ def train(
         support = AnswerSupport(plain, prompter, constraint, temperature=config.temperature)
         trainer.hold_to_names(writer, support)
     stop = _validation(trainer.model, parts, config)
-    before = checkpoints.prepare()
     keepers: list[Any] = [trainer, *([stop] if stop else [])]
     for part in keepers:
         checkpoints.save_also.append(part.save)

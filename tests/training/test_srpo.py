@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,17 @@ class KillAfter(TrainerCallback):  # type: ignore[misc]
     ids=["everything", "lora"],
 )
 def test_what_was_killed_goes_on_as_if_it_had_not_been(
-    run_dir: Path, names: Names, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    run_dir: Path,
+    names: Names,
+    changed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Two runs of one seed give the same bytes, and so do two halves of one run."""
     options = {"run_dir": str(run_dir), "max_completion_length": 12, **changed}
+    caplog.set_level(logging.INFO, logger="gream")
     srpo.run(settings(**options, output="whole"))
+    assert "unfinished" not in caplog.text
     made = srpo_training.Watch
     monkeypatch.setattr(srpo_training, "Watch", lambda: KillAfter(3))
     with pytest.raises(Killed):
@@ -131,6 +138,7 @@ def test_what_was_killed_goes_on_as_if_it_had_not_been(
     assert not (run_dir / "cut").exists()
     monkeypatch.setattr(srpo_training, "Watch", made)
     srpo.run(settings(**options, output="cut", save_steps=2))
+    assert "going on after step 2 of" in caplog.text
     whole, cut = (artifacts.read_manifest(run_dir / name).outputs for name in ("whole", "cut"))
     assert whole["model.safetensors"] == cut["model.safetensors"]
     assert whole["srpo_report.json"] == cut["srpo_report.json"]
