@@ -38,7 +38,7 @@ from gream.training.srpo_training import Parts, train, trainer_arguments
 from tests.benchmarks.figures import figure, other_process
 
 ROOT = Path(__file__).parents[2]
-STEPS, TURNS = 12, 3  # the fastest turn counts, after a warm-up
+STEPS, TURNS = 6, 3  # the fastest turn counts, after a warm-up
 
 PROMPTS = 64  # of a batch
 BATCHES = 60  # that each trains on
@@ -175,9 +175,9 @@ def _config(run: Path) -> SRPOConfig:
         run_dir=str(run),
         max_history=12,
         min_history=2,
-        prompts_per_batch=16,
+        prompts_per_batch=8,
         max_steps=STEPS,
-        max_completion_length=48,
+        max_completion_length=32,
         learning_rate=0.0,
         rewards={"residual_sensitive": 1.0, "format": 0.1},
     )
