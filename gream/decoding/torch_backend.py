@@ -17,8 +17,7 @@ block, H hidden size.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from gream.decoding.backend import check_prompts
+from gream.decoding.plain_logits import evaluating, gives_plain_logits, states_and_logits
 from gream.decoding.writer import write_texts
 from gream.errors import InputError
 
@@ -34,9 +34,6 @@ _MASKED_ATTENTION = ("sdpa", "eager")  # these take any mask; flash attention kn
 _WRITERS = 4
 # Logits that the normaliser makes at once: 2 MiB in float32, which a cache holds while they are summed.
 _SLICE_LOGITS = 2**19
-# Tokens that tell whether a model's logits are its output embedding's: more than the one that pads, whose
-# embedding is zero in many models.
-_PROBE_TOKENS = 8
 
 # A stretch of the vocabulary, as first id and end, to logits (..., end - first) in the model's dtype.
 _LogitsOf = Callable[[int, int], torch.Tensor]
@@ -72,7 +69,7 @@ class TorchBackend:
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
         self._decoder: Any = model.get_decoder()  # transformers does not type it
-        self._plain_logits = self._gives_the_output_embeddings_logits()
+        self._plain_logits = gives_plain_logits(model)
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +90,7 @@ class TorchBackend:
         texts: list[list[list[int]]] = [[] for _ in prompts]
         most = max((len(of_user) for of_user in seeds), default=1)
         users = max(1, _WRITERS * self.batch_size // max(most, 1))
-        with _evaluating(self.model), torch.inference_mode():
+        with evaluating(self.model), torch.inference_mode():
             for rows in _batches(prompts, users):
                 tokens, real = _left_padded(
                     [prompts[row] for row in rows], self.pad_token_id, self.model.device
@@ -131,9 +128,9 @@ class TorchBackend:
             (B, T, H) last hidden states after the final norm, and the logits (B, last, ...) after `tokens`.
         """
         options: dict[str, Any] = {"past_key_values": cache, "use_cache": True, **inputs}
-        with _evaluating(self.model), torch.inference_mode():
+        with evaluating(self.model), torch.inference_mode():
             if not self._plain_logits:
-                states, logits = self._whole_forward(tokens, logits_to_keep=last, **options)
+                states, logits = states_and_logits(self.model, tokens, logits_to_keep=last, **options)
                 return states, lambda start, end: logits[..., start:end]
             states = self._decoder(tokens, **options).last_hidden_state
             ending = states[:, -last:].clone()  # a view would keep the states of all positions in memory
@@ -145,29 +142,6 @@ class TorchBackend:
                 return F.linear(ending, head.weight[start:end], bias)
 
         return states, logits_of
-
-    def _whole_forward(self, tokens: torch.Tensor, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the model with its own logits: (B, T, H) last hidden states, and (B, T, V) logits."""
-        found: list[torch.Tensor] = []
-        hook = self._decoder.register_forward_hook(lambda _, __, out: found.append(out.last_hidden_state))
-        try:
-            logits: torch.Tensor = self.model(tokens, **inputs).logits
-        finally:
-            hook.remove()
-        return found[0], logits
-
-    def _gives_the_output_embeddings_logits(self) -> bool:
-        """Tell whether the logits are last hidden states times output embedding, to the bit, and no more.
-
-        An adapter on the output embedding may add nothing now and something after training: its type tells.
-        """
-        head = self.model.get_output_embeddings()
-        if type(head) is not torch.nn.Linear:
-            return False
-        tokens = torch.arange(min(_PROBE_TOKENS, len(head.weight)), device=self.model.device)[None]
-        with _evaluating(self.model), torch.inference_mode():
-            states, logits = self._whole_forward(tokens)
-            return torch.equal(logits, F.linear(states, head.weight, head.bias))
 
 
 class TorchSession:
@@ -274,14 +248,3 @@ def _left_padded(
     padded = [[pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
     real = [[False] * (longest - len(prompt)) + [True] * len(prompt) for prompt in prompts]
     return torch.tensor(padded, device=device), torch.tensor(real, device=device)
-
-
-@contextlib.contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off for the block, and leave the model as it was."""
-    training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(training)

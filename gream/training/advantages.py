@@ -13,8 +13,8 @@ Where each level of an answer has a score of its own, `process_advantages` stand
 inside the group, and `over_tokens` adds them to the outcome at the token of that level, as ProRAG does
 (https://arxiv.org/abs/2601.21912) for steps of text.
 
-Differs from GREAM's code in: exact hits come as a mask, not as `reward == 1.0`; k and the weight are
-arguments; undefined cases (fewer than k completions, no spread) give zero, theirs divides 0 by 0; no
+Differs from GREAM's code in: exact hits come as a mask, not as `reward == 1.0`; k is an
+argument; undefined cases (fewer than k completions, no spread) give zero, theirs divides 0 by 0; no
 epsilon in the divisors, because those cases are masked exactly.
 
 Legend: P prompts, G generations, L codebooks, R = P x G completions, T tokens of the longest one.
@@ -137,16 +137,15 @@ def pass_at_k_bonus(hits: Tensor, k: int) -> Tensor:
     return torch.where(is_hit, by_group[:, :1], by_group[:, 1:]).float()
 
 
-def bonus_calibrated_advantages(rewards: Tensor, hits: Tensor, k: int, weight: float = 1.0) -> Tensor:
+def bonus_calibrated_advantages(rewards: Tensor, hits: Tensor, k: int) -> Tensor:
     """Add the pass@k bonus to the group z-score: (P, G) rewards and hits -> (P, G) float32.
 
     Args:
         rewards: (P, G) graded rewards.
         hits: (P, G) bool or 0/1, the exact hits.
         k: subset size of the bonus.
-        weight: factor of the bonus; 1 in the authors' code, 0 leaves plain GRPO.
     """
-    return group_advantages(rewards) + weight * pass_at_k_bonus(hits, k)
+    return group_advantages(rewards) + pass_at_k_bonus(hits, k)
 
 
 def _centred(values: Tensor, known: Tensor) -> Tensor:

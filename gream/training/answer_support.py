@@ -33,14 +33,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gream.decoding.plain_logits import gives_plain_logits
 from gream.errors import InputError
 from gream.language.prompting import THINK_START, Prompter
 from gream.semantic_ids.paths import Constraint
 from gream.training.completions import Mode
-
-# Tokens that tell whether a model's logits are its output embedding's: more than the one that pads, whose
-# embedding is zero in many models.
-_PROBE_TOKENS = 8
 
 
 def mode_of(prompt: Sequence[int], prompter: Prompter) -> Mode:
@@ -224,7 +221,7 @@ def _opening(prompter: Prompter) -> list[int]:
 
 
 def _check_model(model: Any, prompter: Prompter) -> None:
-    head, decoder = model.get_output_embeddings(), model.get_decoder()
+    head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear:
         raise InputError(
             f"The output embedding is a {type(head).__name__}, perhaps an adapter around it, which the "
@@ -236,15 +233,7 @@ def _check_model(model: Any, prompter: Prompter) -> None:
             f"{prompter.item_block.stop}: its weights are split over devices (ZeRO-3). Answers under the "
             "trie need whole weights; use DDP or ZeRO-2, or rollouts 'free'."
         )
-    states: list[Tensor] = []
-    hook = decoder.register_forward_hook(lambda _, __, output: states.append(output.last_hidden_state))
-    try:
-        with torch.no_grad():
-            logits = model(torch.arange(_PROBE_TOKENS, device=head.weight.device)[None]).logits
-            plain = torch.equal(logits, head(states[0]))
-    finally:
-        hook.remove()
-    if not plain:
+    if not gives_plain_logits(model):
         raise InputError(
             "The model scales or caps the logits of its output embedding, but answers under the trie need "
             "them as they are; use another model, or rollouts 'free'."

@@ -75,7 +75,6 @@ class RolloutWriter:
         num_generations: int,
         temperature: float,
         max_tokens: int,
-        chains_per_prompt: int | None = None,
     ) -> None:
         """Choose how completions are written.
 
@@ -84,11 +83,9 @@ class RolloutWriter:
             prompter: the prompter that wrote the prompts.
             constraint: the catalogue's names.
             kind: constrained or beam.
-            num_generations: completions of one prompt, G.
+            num_generations: completions of one prompt, G; beams after chains share them among G / 2 chains.
             temperature: of chains and of sampled codes; a search for beams knows none.
             max_tokens: most tokens of a completion.
-            chains_per_prompt: C, chains that share the beams of a reasoning prompt; half of G if not given.
-                No effect unless beams are written after chains.
 
         Raises:
             InputError: settings that cannot be, or fewer items than beams.
@@ -96,7 +93,7 @@ class RolloutWriter:
         self._backend, self._prompter, self._constraint = backend, prompter, constraint
         self._kind, self._size, self._temperature = kind, num_generations, temperature
         self._chain_tokens = max_tokens - constraint.depth - len(closing(prompter, "reasoning"))
-        self._chains = num_generations // 2 if chains_per_prompt is None else chains_per_prompt
+        self._chains = num_generations // 2
         self._blocks = prompter.search_blocks()
         self._check(max_tokens)
 
@@ -227,8 +224,8 @@ class RolloutWriter:
             )
         if self._kind == "beam" and (self._chains < 1 or self._size % self._chains):
             raise InputError(
-                f"{self._size} completions of a prompt cannot be shared by {self._chains} chains; "
-                "make num_generations a multiple of chains_per_prompt."
+                f"{self._size} completions of a prompt cannot be two answers after each chain; "
+                "make num_generations an even number."
             )
         if self._kind == "beam" and self._constraint.num_items < self._size:
             raise InputError(

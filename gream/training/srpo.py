@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 STAGE = "srpo"
 LOG_FILE = "srpo_report.json"
-WARMUP = 10  # optimiser steps with a rising learning rate, from the authors' script; a tenth of a short run
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")  # TRL's
 
 

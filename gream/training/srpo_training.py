@@ -23,6 +23,7 @@ from gream.decoding.vllm_backend import VllmBackend
 from gream.language.prompting import Prompter
 from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import Names
+from gream.semantic_ids.paths import Constraint
 from gream.training.adapters import merge, plain_model, policy_adapters
 from gream.training.answer_support import AnswerSupport
 from gream.training.checkpoints import Checkpoints, steps_between_states
@@ -46,6 +47,7 @@ class Parts:
     """What a training is put together from."""
 
     prompter: Prompter
+    constraint: Constraint
     pool: PromptPool
     terms: RewardTerms
     writer: RolloutWriter | None  # None where completions are free
@@ -105,7 +107,7 @@ class Parts:
             )
         users = config.validation_users
         cases = validation_cases(interactions, users, config.seed) if users else []
-        return Parts(prompter, pool, terms, writer, cases)
+        return Parts(prompter, constraint, pool, terms, writer, cases)
 
 
 def train(
@@ -131,11 +133,11 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)  # the log goes to the report, not to the terminal
     if parts.writer:
-        writer, constraint = parts.writer, constraint_of(prompter.names)
+        writer = parts.writer
         if config.engine == "vllm":
             writer = writer.on(VllmBackend.around(trainer.vllm_generation.llm))
         plain = plain_model(trainer.model)
-        support = AnswerSupport(plain, prompter, constraint, temperature=config.temperature)
+        support = AnswerSupport(plain, prompter, parts.constraint, temperature=config.temperature)
         trainer.hold_to_names(writer, support)
     stop = _validation(trainer.model, parts, config)
     keepers: list[Any] = [trainer, *([stop] if stop else [])]

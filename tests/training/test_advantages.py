@@ -129,13 +129,6 @@ def test_a_group_of_one_gives_zero() -> None:
     assert bonus_calibrated_advantages(torch.ones(2, 1), torch.ones(2, 1), 1).tolist() == [[0.0], [0.0]]
 
 
-def test_weight_scales_the_bonus_only() -> None:
-    groups = torch.tensor([WORKED[0][0]])
-    hits = groups == 1
-    expected = group_advantages(groups) + 0.25 * pass_at_k_bonus(hits, 4)
-    torch.testing.assert_close(bonus_calibrated_advantages(groups, hits, 4, weight=0.25), expected)
-
-
 def test_k_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
         pass_at_k_bonus(first_hits(1), 0)

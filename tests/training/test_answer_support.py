@@ -115,9 +115,7 @@ def written_by(
         [5, 6],
     ]
     options: dict[str, Any] = {"num_generations": G, "temperature": temperature, "max_tokens": 40}
-    writer = RolloutWriter(
-        backend, prompter, constraint_of(prompter.names), kind=kind, chains_per_prompt=G, **options
-    )
+    writer = RolloutWriter(backend, prompter, constraint_of(prompter.names), kind=kind, **options)
     return writer.write(prompts_of(prompter), seed=4)
 
 
