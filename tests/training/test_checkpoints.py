@@ -18,11 +18,7 @@ from gream.training.checkpoints import Checkpoints, steps_between_states, traini
 from gream.training.sft import SftConfig, run
 
 ROOT = Path(__file__).parents[2]
-_EARLY_STOP = {"validation_users": 9, "validate_every": 0.05, "patience": 50}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "full": _EARLY_STOP,
-    "packed lora": {"trainable": "lora", "packing": True, **_EARLY_STOP},
-}
+EARLY_STOP: dict[str, Any] = {"validation_users": 9, "validate_every": 0.05, "patience": 50}
 CLOCKS = ("tokens_per_second", "validation_seconds")
 
 
@@ -73,7 +69,7 @@ def _kill_in_the_middle(config: SftConfig) -> None:
 
 def test_a_killed_training_goes_on_to_the_same_bytes(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Weights, losses and manifest of a run that was killed and of one that was not."""
-    config = _config(run_dir, "out", **SETTINGS["packed lora"])
+    config = _config(run_dir, "out", trainable="lora", packing=True, **EARLY_STOP)
     _kill_in_the_middle(config)
     with caplog.at_level(logging.INFO, logger="gream"):
         run(config)
@@ -109,7 +105,7 @@ def _interrupt_while_saving(monkeypatch: pytest.MonkeyPatch, config: SftConfig, 
 def test_a_state_that_is_half_written_is_not_used(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = _config(run_dir, "out", epochs=6, **SETTINGS["full"])
+    config = _config(run_dir, "out", epochs=6, **EARLY_STOP)
     _interrupt_while_saving(monkeypatch, config, save=3)
     folder = run_dir / ".out.checkpoint"
     assert [p.name for p in folder.glob("step-*")] == ["step-14"]
