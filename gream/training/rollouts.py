@@ -83,7 +83,7 @@ class RolloutWriter:
             prompter: the prompter that wrote the prompts.
             constraint: the catalogue's names.
             kind: constrained or beam.
-            num_generations: completions of one prompt, G; beams after chains share them among G / 2 chains.
+            num_generations: completions of one prompt, G; G // 2 chains share them in a beam group.
             temperature: of chains and of sampled codes; a search for beams knows none.
             max_tokens: most tokens of a completion.
 
