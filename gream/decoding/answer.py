@@ -13,10 +13,10 @@ class Answer:
 
     `chains` are the texts that were really written, which early stopping makes fewer for some users;
     `chain_of[i]` is the chain that gave item i its highest probability (the chosen one, where one was
-    chosen); `chain_tops` the best item of each chain alone, `chain_lists` its whole list; `tokens` what was
-    generated: the sampled tokens of all chains, and the codes of a name for each list that was searched,
-    which `chain_tokens` gives for each chain. Direct mode says too which nodes of each level the search kept
-    and pruned, as `BeamResult` does.
+    chosen); `chain_tops` the best item of each chain alone, `chain_lists` all that its search found and
+    `chain_logps` their log-probabilities; `tokens` what was generated: the sampled tokens of all chains, and
+    the codes of a name for each list that was searched, which `chain_tokens` gives for each chain. Direct
+    mode says too which nodes of each level the search kept and pruned, as `BeamResult` does.
     """
 
     items: np.ndarray  # (k',) int64
@@ -25,7 +25,8 @@ class Answer:
     chains: list[str] = field(default_factory=list)
     chain_of: list[int] = field(default_factory=list)
     chain_tops: list[int] = field(default_factory=list)
-    chain_lists: list[np.ndarray] = field(default_factory=list)  # (k,) int64 of each chain
+    chain_lists: list[np.ndarray] = field(default_factory=list)  # (W,) int64 of each chain
+    chain_logps: list[np.ndarray] = field(default_factory=list)  # (W,) float32 of each chain
     chain_tokens: list[int] = field(default_factory=list)
     tokens: int = 0
     kept: tuple[np.ndarray, ...] = ()

@@ -210,7 +210,8 @@ def _answer(found: BeamResult, chain_of: list[int], chains: Sequence[Chain], sea
         chains=[chain.text for chain in chains],
         chain_of=chain_of[:k],
         chain_tops=_tops(chains),
-        chain_lists=[chain.found.items[:k] for chain in chains],
+        chain_lists=[chain.found.items for chain in chains],
+        chain_logps=[chain.found.logps for chain in chains],
         chain_tokens=[chain.tokens for chain in chains],
         tokens=sum(chain.tokens for chain in chains),
     )

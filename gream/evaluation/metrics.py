@@ -8,7 +8,6 @@ Legend: B users, N items, M metrics, G chains of a user, R resamples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,19 +89,31 @@ def invalid_rate(lists: ItemLists, *, num_items: int, k: int) -> float:
     return 1.0 - good / places if places else 0.0  # no place, nothing invalid
 
 
-def pass_at_k(answers: Sequence[Sequence[int]], targets: Sequence[int] | np.ndarray, *, k: int) -> float:
-    """Return the probability that k of a user's G answers, drawn at random, hold the target; mean over users.
+def pass_at_k(chances: Sequence[Sequence[float]], *, k: int) -> float:
+    """Return the chance that one of k of a user's G completions, drawn at random, is right; mean over users.
 
-    The unbiased estimator 1 - C(G - c, k) / C(G, k) for c right answers of G; with k = G it is the share
-    of users with at least one right answer. A user with fewer than k answers counts all of them.
-    Source: Chen et al. 2021 (arXiv 2107.03374), eq. 1.
+    One minus the mean, over all subsets of k completions, of the product of their chances to be wrong. With
+    chances of 0 and 1 it is the unbiased estimator 1 - C(G - c, k) / C(G, k) for c right ones of G (Chen et
+    al. 2021, arXiv 2107.03374, eq. 1); with k = G it is the share of users with a right one. A user with
+    fewer than k completions counts all of them.
+
+    Chances between 0 and 1 are ours: where a completion ends in a choice whose probabilities are known, they
+    take its place, which gives the same mean over draws with less noise.
+
+    Args:
+        chances: for each user the probability of each completion to be right.
+        k: number of completions drawn.
     """
-    found = []
-    for tops, target in zip(answers, targets, strict=True):
-        total, right = len(tops), sum(int(top) == int(target) for top in tops)
-        drawn = min(k, total)
-        found.append(1.0 - math.comb(total - right, drawn) / math.comb(total, drawn))  # C(G, <=G) >= 1
-    return _mean(np.asarray(found))
+    return _mean(np.asarray([1.0 - _all_wrong(of_user, k) for of_user in chances]))
+
+
+def _all_wrong(chances: Sequence[float], k: int) -> float:
+    """Return the mean product of 1 - chance over all subsets of k completions; of all of them, if fewer."""
+    means = [1.0] + [0.0] * min(k, len(chances))  # means[j]: over the subsets of j of the first n ones
+    for n, chance in enumerate(chances, start=1):
+        for j in range(min(n, len(means) - 1), 0, -1):
+            means[j] = (means[j] * (n - j) + means[j - 1] * (1.0 - chance) * j) / n
+    return means[-1]
 
 
 def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -> np.ndarray:

@@ -21,10 +21,14 @@ _STEPS = {
 }
 # Every table: the name of a figure in report.json, and what it means. `{k}` is the length of the lists.
 _GAIN = {
-    "pass@1": "a chain's own first item was bought next",
-    "pass@5": "one of 5 chains, drawn from the user's, is right",
-    "pass@10": "the same of 10 chains",
-    "pass@k": "one of a user's {num_chains} chains is right",
+    "pass@1": "a sampled completion, chain and name, gives the item bought next",
+    "pass@5": "one of 5 completions does",
+    "pass@10": "one of 10 does",
+    "pass@k": "one of {num_chains} does, as many as were written",
+    "top_pass@1": "the first item of a chain's list was bought next",
+    "top_pass@5": "that of one of 5 chains was",
+    "top_pass@10": "that of one of 10 was",
+    "top_pass@k": "that of one of all {num_chains} was",
     "gain@{k}": "recall@{k} above that of direct mode for the same users",
     "gain@{k}_per_100_tokens": "the same for each 100 tokens spent beyond those of direct mode",
     "agreement": "users for whom direct mode puts the same item first",

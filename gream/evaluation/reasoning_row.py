@@ -119,15 +119,9 @@ def _cost_figures(exam: Exam, answers: Sequence[Answer]) -> Row:
     num_written = sum(len(a.chains) for a in answers)
     tokens = sum(a.tokens for a in answers)
     lengths = [number for a in answers for number in a.chain_tokens]
-    tops = [a.chain_tops for a in answers]
     row: Row = {
         "num_chains": num_chains,
-        **{
-            f"pass@{k}": round(metrics.pass_at_k(tops, exam.targets, k=k), 6)
-            for k in _TRIES
-            if k <= num_chains
-        },
-        "pass@k": round(metrics.pass_at_k(tops, exam.targets, k=num_chains), 6),
+        **_pass_figures(exam, answers, num_chains),
         "chains_per_user": round(num_written / len(answers), 2),  # fewer than `num_chains` with early stop
         "tokens_per_user": round(tokens / len(answers), 2),
         "tokens_per_chain": round(tokens / max(num_written, 1), 2),  # no chain, no token
@@ -136,6 +130,30 @@ def _cost_figures(exam: Exam, answers: Sequence[Answer]) -> Row:
         row["tokens_per_chain_median"] = float(np.median(lengths))
         row["tokens_per_chain_95%"] = round(float(np.quantile(lengths, 0.95)), 2)
     return row
+
+
+def _pass_figures(exam: Exam, answers: Sequence[Answer], num_chains: int) -> Row:
+    """Return pass@k of whole completions, and of each chain's best item instead of a drawn one."""
+    tops = [
+        [float(top == target) for top in a.chain_tops]
+        for a, target in zip(answers, exam.targets, strict=True)
+    ]
+    chances = [_chances(a, target) for a, target in zip(answers, exam.targets, strict=True)]
+    tries = {str(k): k for k in _TRIES if k <= num_chains} | {"k": num_chains}
+    figures = {f"pass@{name}": metrics.pass_at_k(chances, k=k) for name, k in tries.items()}
+    figures |= {f"top_pass@{name}": metrics.pass_at_k(tops, k=k) for name, k in tries.items()}
+    return {name: round(value, 6) for name, value in figures.items()}
+
+
+def _chances(answer: Answer, target: int) -> list[float]:
+    """Return the probability that the name written after each chain is the target's: its share in the search.
+
+    What the search did not hold counts as never written, so pass@k is never said too high.
+    """
+    return [
+        float(np.exp(logps[items == target].astype(np.float64)).sum())
+        for items, logps in zip(answer.chain_lists, answer.chain_logps, strict=True)
+    ]
 
 
 def _text_figures(judged: Sequence[Judged], num_users: int) -> Row:

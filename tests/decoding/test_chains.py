@@ -44,6 +44,7 @@ def test_chains_are_merged_by_the_mean_probability_of_each_item() -> None:
     assert answer.chain_of == [1, 0, 1]
     assert answer.chain_tops == [5, 2]
     assert [items.tolist() for items in answer.chain_lists] == [[5, 2], [2, 9]]
+    np.testing.assert_allclose(np.exp(answer.chain_logps), [[0.6, 0.2], [0.7, 0.1]], rtol=1e-6)
     assert answer.chain_tokens == [7, 7] and answer.tokens == 14
 
 
@@ -100,7 +101,7 @@ def test_the_best_chain_is_the_one_whose_first_item_the_scorer_likes_best() -> N
     assert answer.scores is not None and answer.scores.tolist() == [2.0, 1.5]
     assert answer.chain_of == [1, 1]
     assert answer.chain_tops == [1, 3, 3]
-    assert [items.tolist() for items in answer.chain_lists] == [[1, 2], [3, 4], [3, 6]]
+    assert [items.tolist() for items in answer.chain_lists] == [[1, 2], [3, 4, 5], [3, 6]]  # uncut
     assert len(answer.chains) == 3 and answer.tokens == 21
 
 

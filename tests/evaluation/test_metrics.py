@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -69,23 +70,34 @@ def test_invalid_rate_is_exactly_zero_for_full_real_lists() -> None:
     assert metrics.invalid_rate([[0, 1, 2], [2, 0, 1]], num_items=3, k=10) == 0.0
 
 
-def test_pass_at_k_of_all_answers_is_the_share_of_users_with_a_hit() -> None:
-    answers = [[1, 2, 3], [4, 4, 4], [5, 6, 5]]
-    assert metrics.pass_at_k(answers, [3, 9, 5], k=3) == pytest.approx(2 / 3)
+def test_pass_at_k_of_all_completions_is_the_share_of_users_with_a_hit() -> None:
+    assert metrics.pass_at_k([[0, 0, 1], [0, 0, 0], [1, 0, 1]], k=3) == pytest.approx(2 / 3)
 
 
-def test_pass_at_one_is_the_mean_share_of_right_answers() -> None:
-    answers = [[1, 2, 3], [4, 4, 4], [5, 6, 5]]
-    assert metrics.pass_at_k(answers, [3, 9, 5], k=1) == pytest.approx((1 / 3 + 0 + 2 / 3) / 3)
+def test_pass_at_one_is_the_mean_chance_of_a_completion() -> None:
+    assert metrics.pass_at_k([[0, 0, 1], [0, 0, 0], [1, 0.5, 1]], k=1) == pytest.approx((1 / 3 + 2.5 / 3) / 3)
 
 
 def test_pass_at_two_of_four_worked_by_hand() -> None:
     # one right of four: 3 of the 6 pairs hold it
-    assert metrics.pass_at_k([[7, 1, 2, 3]], [7], k=2) == pytest.approx(0.5)
+    assert metrics.pass_at_k([[1, 0, 0, 0]], k=2) == pytest.approx(0.5)
 
 
-def test_user_without_answers_does_not_pass() -> None:
-    assert metrics.pass_at_k([[], [3]], [1, 3], k=2) == 0.5
+def test_pass_at_two_of_three_chances_worked_by_hand() -> None:
+    """Pairs of .5, .2 and 0 are both wrong with .4, .5 and .8: mean .5667."""
+    assert metrics.pass_at_k([[0.5, 0.2, 0.0]], k=2) == pytest.approx(1 - 1.7 / 3)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 7])
+def test_pass_at_k_is_the_mean_over_all_subsets(k: int) -> None:
+    chances = np.random.default_rng(k).random((3, 7))
+    subsets = list(combinations(range(7), k))
+    slow = np.mean([[1 - np.prod(1 - of_user[list(s)]) for s in subsets] for of_user in chances])
+    assert metrics.pass_at_k(chances.tolist(), k=k) == pytest.approx(slow, rel=1e-12)
+
+
+def test_user_without_completions_does_not_pass() -> None:
+    assert metrics.pass_at_k([[], [1]], k=2) == 0.5
 
 
 def test_intervals_hold_the_mean_and_narrow_with_more_users() -> None:
