@@ -12,7 +12,8 @@ The road from purchases to recommendations with reasons, one stage after the oth
     sft         model, rows                     -> model
     srpo        model, prompts                  -> model
     prm         names, interactions             -> path scorer
-    evaluate    model, names, scorer            -> report
+    baselines   interactions                    -> item kNN and SASRec, tuned on validation
+    evaluate    model, names, scorer, baselines -> report
 
 `gream run recipes/demo` runs them all; `Recommender.load("runs/demo")` uses the result.
 """

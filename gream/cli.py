@@ -38,6 +38,7 @@ stages, in the order of a recipe:
   sft         supervised fine-tuning: alignment and reasoning
   srpo        reinforcement learning with a verifiable reward
   prm         the scorer that guides the search
+  baselines   item kNN and SASRec, tuned on validation
   evaluate    report.json, report.md and plots
 
 `gream STAGE --help` lists a stage's settings. A setting given as --key value wins over the file.

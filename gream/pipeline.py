@@ -35,6 +35,7 @@ STAGES = {
     "sft": "gream.training.sft",
     "srpo": "gream.training.srpo",
     "prm": "gream.training.prm",
+    "baselines": "gream.evaluation.tune",
     "evaluate": "gream.evaluation.evaluate",
 }
 _FILE = re.compile(r"(\d+)-([a-z]+)(-[a-z0-9-]+)?\.yaml")

@@ -34,6 +34,7 @@ from gream.data.store import (
 )
 from gream.evaluation.baselines import ItemKNN, Popularity
 from gream.evaluation.evaluate import purchases_before
+from gream.evaluation.sasrec import SASRecSettings, fit
 from gream.language.alignment import TASKS
 from gream.language.curriculum import training_plan
 from gream.language.prompting import Prompter
@@ -155,6 +156,15 @@ def baselines(folder: Path) -> Any:
     return knn.similarity.toarray().tolist(), Popularity(sequences, 24).order.tolist()
 
 
+def sasrec_weights(folder: Path) -> Any:
+    """What `gream baselines` trains on; the cases that choose the epoch are the same in all shops."""
+    cases = shop(training_seed=1, held_out=HELD_OUT).cases(VALIDATION)
+    settings = SASRecSettings(hidden_size=4, num_layers=1, epochs=1)
+    sequences = load_interactions(folder / "data").training_sequences()
+    model, _ = fit(sequences, 24, cases, settings, seed=0)
+    return {name: weights.tolist() for name, weights in model.state_dict().items()}
+
+
 def profile_questions(folder: Path) -> Any:
     reviews = load_training_reviews(folder / "data")
     assert sum(map(len, reviews.values())) > 100
@@ -176,6 +186,7 @@ LEARNT: dict[str, Callable[[Path], Any]] = {
     "srpo": srpo_rows,
     "prm: histories": history_batches,
     "prm: policy": policy_batches,
+    "baselines: SASRec": sasrec_weights,
     "evaluate: baselines": baselines,
     "synthesize profiles": profile_questions,
 }

@@ -95,7 +95,7 @@ class ItemKNN:
             for row, history in enumerate(block):
                 banned = np.asarray(history if exclude_seen else [], dtype=np.int64)
                 cells = slice(scores.indptr[row], scores.indptr[row + 1])
-                best = _best(scores.indices[cells], scores.data[cells], k + len(banned))
+                best = best_items(scores.indices[cells], scores.data[cells], k + len(banned))
                 answers.append(self.popularity.fill(best, banned, k))
         return answers
 
@@ -121,7 +121,7 @@ def _co_occurrence(sequences: Sequences, num_items: int, *, window: int, backwar
     return sparse.csr_array(total + backward * total.T)
 
 
-def _best(items: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+def best_items(items: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
     """Return the k items with the best scores, best first, ties by lower item id."""
     if len(items) > k:
         last = np.partition(scores, len(scores) - k)[len(scores) - k]

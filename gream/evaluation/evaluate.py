@@ -30,6 +30,7 @@ from gream.data.store import (
 from gream.decoding.answer import Answer
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.errors import InputError
+from gream.evaluation.baseline_file import Tuned, load_tuned
 from gream.evaluation.baselines import ItemKNN, Popularity
 from gream.evaluation.chain_examples import choose_chains
 from gream.evaluation.exam import Exam, Row, draw_cases
@@ -68,8 +69,8 @@ def run(config: EvaluateConfig) -> None:
         catalogue, interactions = load_catalogue(data), load_interactions(data)
         everyone = interactions.cases(split)
         cases = draw_cases(everyone, config.max_users, config.seed)
-        exam = Exam(cases, len(catalogue), config.k, config.seed, tuple(config.also_at))
-        rows = baseline_rows(exam, purchases_before(interactions, split))
+        exam = Exam(cases, len(catalogue), config.k, config.seed, tuple(config.also_at), config.exclude_seen)
+        rows = baseline_rows(exam, purchases_before(interactions, split), _tuned(config, exam))
         if config.before:
             engine = _load(config, "before", exam, catalogue)
             direct = {"direct_before_srpo": searches["direct"]}
@@ -88,6 +89,7 @@ def run(config: EvaluateConfig) -> None:
             "split": config.split,
             "k": config.k,
             "also_at": config.also_at,
+            "exclude_seen": config.exclude_seen,
             "seed": config.seed,
             **best_reachable(artifacts.read_manifest(data).counts, split),
             **rows,
@@ -135,16 +137,30 @@ def best_reachable(counts: Mapping[str, Any], split: int) -> dict[str, dict[str,
     return {"best_reachable": found} if found and split == TEST else {}
 
 
-def baseline_rows(exam: Exam, sequences: list[np.ndarray]) -> dict[str, Row]:
-    """Return the rows of popularity and item kNN, fitted on `sequences`."""
+def baseline_rows(exam: Exam, sequences: list[np.ndarray], tuned: Tuned | None = None) -> dict[str, Row]:
+    """Return the rows of the baselines.
+
+    Args:
+        exam: the questions.
+        sequences: what popularity and item kNN count.
+        tuned: the settings of item kNN, and SASRec; None takes kNN's defaults and leaves SASRec out.
+    """
+    baselines: dict[str, Any] = {
+        "popularity": Popularity(sequences, exam.num_items),
+        "item_knn": ItemKNN(sequences, exam.num_items, **(tuned.knn if tuned else {})),
+    }
+    if tuned:
+        baselines["sasrec"] = tuned.sasrec
     rows = {}
-    baselines = {"popularity": Popularity, "item_knn": ItemKNN}
-    for name, baseline in baselines.items():
-        fitted = baseline(sequences, exam.num_items)
+    for name, fitted in baselines.items():
         started = time.perf_counter()
-        lists = fitted.recommend(exam.histories, exam.depth)
+        lists = fitted.recommend(exam.histories, exam.depth, exclude_seen=exam.exclude_seen)
         rows[name] = exam.row(lists, time.perf_counter() - started)
     return rows
+
+
+def _tuned(config: EvaluateConfig, exam: Exam) -> Tuned | None:
+    return load_tuned(config.locate("baselines"), exam.num_items) if config.baselines else None
 
 
 def model_rows(
@@ -158,10 +174,10 @@ def model_rows(
     """Return the row and the B answers of every search, by the row's name."""
     rows: dict[str, Row] = {}
     answers: dict[str, list[Answer]] = {}
-    histories = [history.tolist() for history in exam.histories]
+    histories, allowed = [history.tolist() for history in exam.histories], exam.allowed()
     for name, search in searches.items():
         started = time.perf_counter()
-        found = recommend(engine, histories, search, batch_size=batch_size)
+        found = recommend(engine, histories, search, allowed=allowed, batch_size=batch_size)
         rows[name] = exam.row([a.items for a in found], time.perf_counter() - started)
         if search.mode == "direct" and search.prune_threshold is not None:
             lost = false_prune_rate(found, exam.targets, engine.constraint, search)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from gream.data.store import Case
 from gream.errors import InputError
@@ -27,6 +28,7 @@ class Exam:
     k: int
     seed: int
     also_at: tuple[int, ...] = ()  # further lengths of lists, for recall and NDCG
+    exclude_seen: bool = False  # whether lists leave out what was bought
 
     @property
     def depth(self) -> int:
@@ -37,6 +39,16 @@ class Exam:
     def histories(self) -> list[np.ndarray]:
         """What each user bought before the target, oldest first."""
         return [case.history for case in self.cases]
+
+    def allowed(self, part: slice = slice(None)) -> torch.Tensor | None:
+        """Return the items that may be recommended to each user of a part: (B', N) bool; None: all may."""
+        if not self.exclude_seen:
+            return None
+        histories = self.histories[part]
+        mask = torch.ones(len(histories), self.num_items, dtype=torch.bool)
+        for user, history in enumerate(histories):
+            mask[user, torch.from_numpy(np.asarray(history, dtype=np.int64))] = False
+        return mask
 
     @property
     def targets(self) -> list[int]:

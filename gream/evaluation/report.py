@@ -30,14 +30,15 @@ RECALL_PLOT, COST_PLOT = "recall.png", "cost.png"
 LABELS = {
     "popularity": "popularity",
     "item_knn": "item kNN",
+    "sasrec": "SASRec",
     "direct_before_srpo": "direct, after alignment",
     "direct": "direct",
     "prm": "direct with the scorer",
     "reasoning": "reasoning",
 }
-_COLOURS = {"popularity": "#999999", "item_knn": "#666666", "reasoning": "#d95f02"}
+_COLOURS = {"popularity": "#999999", "item_knn": "#666666", "sasrec": "#333333", "reasoning": "#d95f02"}
 _MODEL_COLOUR = "#1f77b4"
-_MARKERS = "osv^D*"  # one for each of the labels
+_MARKERS = "osPv^D*"  # one for each of the labels
 
 
 def write_report(folder: Path, report: Mapping[str, Any], examples: Examples) -> None:
@@ -82,6 +83,8 @@ def format_examples(examples: Sequence[Mapping[str, Any]], *, length: int = 5) -
 def _summary(report: Mapping[str, Any]) -> str:
     users = f"{report['users']:,} of {report['users_in_split']:,} users"
     text = f"{report['split']} split, {users}, {report['items']:,} items ranked, seed {report['seed']}"
+    if report["exclude_seen"]:
+        text += ", bought items left out"
     best = _best_recall(report)
     return text if best is None else f"{text}, best reachable recall@{report['k']} {best:.4f}"
 
@@ -129,7 +132,7 @@ def _markdown(report: Mapping[str, Any], examples: Examples) -> str:
     parts = ["# Evaluation", _summary(report) + ".", markdown_table(header, rows)]
     parts.append(
         f"Lists have {report['k']} items; intervals are 95 % by bootstrap over users. Popularity and item "
-        "kNN count all purchases before the predicted one, validation included; no model has learnt from "
+        "kNN count all purchases before the predicted one, validation included; nothing else has learnt from "
         "those of validation."
     )
     parts.append(f"![recall by row]({RECALL_PLOT})\n\n![quality against cost]({COST_PLOT})")

@@ -89,14 +89,18 @@ def sweep(
     histories = [history.tolist() for history in exam.histories]
     tallies = [_Tally(setting, engine.constraint) for setting in settings]
     for setting in settings:
-        recommend(engine, histories[:_WARM_UP], setting.search, batch_size=batch_size)
+        first = slice(_WARM_UP)
+        recommend(
+            engine, histories[first], setting.search, allowed=exam.allowed(first), batch_size=batch_size
+        )
     progress = tqdm(total=len(settings) * len(histories), desc="scaling", unit="search", disable=None)
     for start in range(0, len(histories), batch_size):
         part = slice(start, start + batch_size)
+        allowed = exam.allowed(part)
         for setting, tally in zip(settings, tallies, strict=True):
             search = replace(setting.search, seed=setting.search.seed + start)
             started = time.perf_counter()
-            found = recommend(engine, histories[part], search, batch_size=batch_size)
+            found = recommend(engine, histories[part], search, allowed=allowed, batch_size=batch_size)
             tally.add(found, exam.targets[part], time.perf_counter() - started)
             progress.update(len(found))
     progress.close()

@@ -17,6 +17,7 @@ class EvaluateConfig(StageConfig):
     sids: str = input_folder("sids", doc="folder written by `gream sids`")
     model: str = input_folder(doc="folder of the model to evaluate, written by `gream sft` or `gream srpo`")
     before: str = input_folder("", doc="folder of the model before SRPO, for comparison; empty for none")
+    baselines: str = input_folder("", doc="folder written by `gream baselines`; empty leaves SASRec out")
     scorer: str = input_folder("", doc="folder written by `gream prm`; empty for none")
     smaller: str = input_folder("", doc="folder of a smaller model with the same names, for --scaling")
     output: str = option("evaluation", doc="name of the folder that this stage writes inside run_dir")
@@ -33,6 +34,9 @@ class EvaluateConfig(StageConfig):
     scorer_levels: list[int] = option([], doc="levels, from 0, where the scorer keeps; empty for all")
     prune_threshold: float = option(0.0, doc="least consistency, 0 to 1, of a path that is kept; 0 for all")
     prune_level: int = option(-1, doc="level, from 0, after which paths are pruned; -1 before the last step")
+    exclude_seen: bool = option(
+        True, doc="whether lists leave out what was bought, as `gream recommend` does; all rows alike"
+    )
     reasoning: bool = option(True, doc="whether to evaluate reasoning mode")
     num_chains: int = option(4, doc="chains sampled for each user in reasoning mode")
     max_chain_tokens: int = option(256, doc="tokens after which a chain is closed by force")

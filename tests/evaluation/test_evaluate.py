@@ -56,7 +56,9 @@ def exam(interactions: Interactions) -> Exam:
 def scripted(answers: dict[str, list[Answer]], asked: list[Any]) -> evaluate.Recommend:
     """A stand-in for `recommend_many` that answers by mode and notes what it was asked."""
 
-    def recommend(engine: Any, histories: Any, search: Search, *, batch_size: int) -> list[Answer]:
+    def recommend(
+        engine: Any, histories: Any, search: Search, *, allowed: Any, batch_size: int
+    ) -> list[Answer]:
         asked.append((search.mode, [list(h) for h in histories], batch_size))
         return answers[search.mode]
 

@@ -83,6 +83,7 @@ def report() -> dict[str, Any]:
         "users_in_split": 3000,
         "items": 400,
         "split": "test",
+        "exclude_seen": False,
         "k": 10,
         "seed": 5,
         "best_reachable": {"recall@10": 0.6123, "ndcg@10": 0.4},
@@ -112,7 +113,7 @@ def test_table_fits_a_terminal_of_100_columns(report: dict[str, Any]) -> None:
 def test_table_of_short_lists_has_each_column_once(report: dict[str, Any], k: int) -> None:
     figures = {f"{m}@{k}": 0.5 for m in ("recall", "ndcg")} | {f"recall@{k}_interval": [0.4, 0.6]}
     short = {name: report[name] | figures for name in ("popularity", "direct")}
-    head = {key: report[key] for key in ("users", "users_in_split", "items", "split", "seed")}
+    head = {key: report[key] for key in ("users", "users_in_split", "items", "split", "exclude_seen", "seed")}
     text = format_table(head | {"k": k} | short)
     assert text.count(f"recall@{k} ") == 1 and text.count(f"ndcg@{k} ") == 1
 

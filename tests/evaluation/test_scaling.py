@@ -129,7 +129,9 @@ def test_every_batch_goes_through_all_settings_and_every_user_is_counted(
     constraint = TrieConstraint(names)
     asked: list[tuple[int, int, int]] = []
 
-    def recommend(engine: Any, histories: Any, search: Search, *, batch_size: int) -> list[Answer]:
+    def recommend(
+        engine: Any, histories: Any, search: Search, *, allowed: Any, batch_size: int
+    ) -> list[Answer]:
         """All paths of user 0's target are kept for everybody; its item is first in the list of width 2."""
         asked.append((search.num_beams, len(histories), search.seed))
         clock[0] += search.num_beams * len(histories)
