@@ -23,6 +23,7 @@ _USAGE = """usage: gream run RECIPE [--key value ...]
        gream synthesize profiles|traces --config FILE [--dry-run]
        gream sids --compare FOLDER FOLDER ...
        gream sids --add ITEMS.jsonl --config FILE
+       gream evaluate --compare RUN RUN ... [--to FOLDER]
        gream export RUN --to FOLDER
        gream recommend RUN (--history ID,ID | --user ID) [--mode reasoning] [--k 10] [--engine vllm]
        gream serve RUN [--port 8000] [--engine vllm]
@@ -135,6 +136,20 @@ def _compare(words: list[str]) -> int:
     return 0
 
 
+def _compare_runs(words: list[str]) -> int:
+    from gream.evaluation.compare_runs import compare_runs
+
+    places = _values(words)
+    folder = Path("comparison")
+    if "--to" in places:
+        at = places.index("--to")
+        if len(places) != at + 2:
+            raise InputError("`--to` needs one folder, and nothing after it.")
+        folder, places = Path(places[at + 1]), places[:at]
+    print(compare_runs([Path(place) for place in places], folder))
+    return 0
+
+
 def _add(words: list[str]) -> int:
     from gream.semantic_ids.adding import add_items
     from gream.semantic_ids.build import SidsConfig
@@ -171,6 +186,7 @@ _TASKS: dict[tuple[str, str], Callable[[list[str]], int]] = {
     ("data", "--inspect"): _inspect,
     ("sids", "--compare"): _compare,
     ("sids", "--add"): _add,
+    ("evaluate", "--compare"): _compare_runs,
 }
 
 

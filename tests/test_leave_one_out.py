@@ -32,8 +32,8 @@ from gream.data.store import (
     load_training_reviews,
     save_dataset,
 )
+from gream.evaluation.baseline_rows import purchases_before
 from gream.evaluation.baselines import ItemKNN, Popularity
-from gream.evaluation.evaluate import purchases_before
 from gream.evaluation.sasrec import SASRecSettings, fit
 from gream.language.alignment import TASKS
 from gream.language.curriculum import training_plan

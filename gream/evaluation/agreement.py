@@ -15,8 +15,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from gream.evaluation import metrics
-
 T = TypeVar("T")
 
 
@@ -74,22 +72,6 @@ def shuffled_chains(of_users: Sequence[Sequence[T]]) -> list[list[T]]:
         others = [of_users[(user + number * step) % num_users] for number in range(len(mine))]
         taken.append([theirs[min(number, len(theirs) - 1)] for number, theirs in enumerate(others)])
     return taken
-
-
-def paired_gain(ours: np.ndarray, theirs: np.ndarray, *, seed: int) -> tuple[float, list[float]]:
-    """Return by how much the mean of one figure is above that of another, and its 95 % interval.
-
-    The bootstrap draws users with both of their figures, so that what makes a user easy for both modes does
-    not widen the interval.
-
-    Args:
-        ours: (B,) each user's figure.
-        theirs: (B,) the same user's figure in the other mode.
-        seed: seed of the draw.
-    """
-    differences = ours - theirs
-    bounds = metrics.bootstrap_intervals(differences[:, None], seed=seed)[0]
-    return round(float(differences.mean()), 6), [round(float(bound), 6) for bound in bounds]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -20,8 +20,7 @@ from gream import artifacts
 from gream.data.store import (
     SPLIT_NAMES,
     TEST,
-    TRAIN,
-    VALIDATION,
+    Case,
     Catalogue,
     Interactions,
     load_catalogue,
@@ -30,19 +29,21 @@ from gream.data.store import (
 from gream.decoding.answer import Answer
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.errors import InputError
-from gream.evaluation.baseline_file import Tuned, load_tuned
-from gream.evaluation.baselines import ItemKNN, Popularity
+from gream.evaluation.baseline_file import load_tuned
+from gream.evaluation.baseline_rows import baseline_rows, purchases_before, purchases_of
 from gream.evaluation.chain_examples import choose_chains
 from gream.evaluation.exam import Exam, Row, draw_cases
 from gream.evaluation.examples import Examples, draw_examples
 from gream.evaluation.mentions import Vocabulary
 from gream.evaluation.prefix_recall import false_prune_rate
+from gream.evaluation.ranks_file import save_ranks
 from gream.evaluation.reasoning_quality import Facts
 from gream.evaluation.reasoning_row import judge_chains, reasoning_figures
 from gream.evaluation.report import write_report
 from gream.evaluation.scaling import settings_of, sweep
 from gream.evaluation.scaling_report import format_scaling, write_scaling
 from gream.evaluation.settings import EvaluateConfig, report_searches
+from gream.evaluation.strata import close_figures
 from gream.evaluation.taste import true_tastes
 
 STAGE = "evaluate"
@@ -69,31 +70,30 @@ def run(config: EvaluateConfig) -> None:
         catalogue, interactions = load_catalogue(data), load_interactions(data)
         everyone = interactions.cases(split)
         cases = draw_cases(everyone, config.max_users, config.seed)
-        exam = Exam(cases, len(catalogue), config.k, config.seed, tuple(config.also_at), config.exclude_seen)
-        rows = baseline_rows(exam, purchases_before(interactions, split), _tuned(config, exam))
+        exam = _exam(config, cases, interactions, len(catalogue))
+        tuned = load_tuned(config.locate("baselines"), exam.num_items) if config.baselines else None
+        rows, lists = baseline_rows(exam, purchases_before(interactions, split), tuned)
         if config.before:
             engine = _load(config, "before", exam, catalogue)
             direct = {"direct_before_srpo": searches["direct"]}
-            rows |= model_rows(exam, engine, direct, batch_size=config.batch_size)[0]
+            found, answers = model_rows(exam, engine, direct, batch_size=config.batch_size)
+            rows |= found
+            lists |= items_of(answers)
             del engine  # two models at once need not fit
         engine = _load(config, "model", exam, catalogue)
         _refuse_states_of_another(config, engine)
         found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
         rows |= found
+        lists |= items_of(answers)
+        ranks = {name: exam.ranks(of_row) for name, of_row in lists.items()}
         examples = _judge(config, exam, rows, answers, (catalogue, interactions), engine)
-        report: dict[str, Any] = {
-            "users": len({case.user for case in cases}),
-            "users_in_split": len({case.user for case in everyone}),
-            "cases": len(cases),
-            "items": exam.num_items,
-            "split": config.split,
-            "k": config.k,
-            "also_at": config.also_at,
-            "exclude_seen": config.exclude_seen,
-            "seed": config.seed,
+        report = {
+            **_head(config, exam, everyone),
             **best_reachable(artifacts.read_manifest(data).counts, split),
             **rows,
+            **close_figures(exam, ranks),
         }
+        save_ranks(draft.path, exam, ranks, catalogue, interactions)
         _write(draft, report, examples)
         if config.scaling:
             swept = _sweep(config, "model", exam, engine)
@@ -107,6 +107,33 @@ def run(config: EvaluateConfig) -> None:
     logger.info("%d of %d users, %d items ranked for each", len(cases), len(everyone), exam.num_items)
 
 
+def _exam(config: EvaluateConfig, cases: list[Case], interactions: Interactions, num_items: int) -> Exam:
+    return Exam(
+        cases,
+        num_items,
+        config.k,
+        config.seed,
+        tuple(config.also_at),
+        config.exclude_seen,
+        purchases_of(interactions, num_items),
+    )
+
+
+def _head(config: EvaluateConfig, exam: Exam, everyone: Sequence[Case]) -> dict[str, Any]:
+    """Return what the report says of the questions."""
+    return {
+        "users": len(set(exam.users)),
+        "users_in_split": len({case.user for case in everyone}),
+        "cases": len(exam.cases),
+        "items": exam.num_items,
+        "split": config.split,
+        "k": config.k,
+        "also_at": config.also_at,
+        "exclude_seen": config.exclude_seen,
+        "seed": config.seed,
+    }
+
+
 def _refuse_states_of_another(config: EvaluateConfig, engine: Engine) -> None:
     """Refuse a second model beside a scorer that reads the first one's hidden states."""
     if config.smaller and engine.scorer is not None and engine.scorer.reads_states:
@@ -114,17 +141,6 @@ def _refuse_states_of_another(config: EvaluateConfig, engine: Engine) -> None:
             f"The scorer {config.scorer} reads the hidden states of {config.model}, which {config.smaller} "
             "does not have; compare the two with a scorer that `gream prm` trained with `context: own`."
         )
-
-
-def purchases_before(interactions: Interactions, split: int) -> list[np.ndarray]:
-    """Return what the baselines count: of every user all purchases that come before those of `split`.
-
-    For the test split that includes validation purchases, which no model has learnt from; it is what the
-    literature's kNN figures use and favours the baselines.
-    """
-    earlier = {VALIDATION: [TRAIN], TEST: [TRAIN, VALIDATION]}[split]
-    pairs = zip(interactions.sequences, interactions.splits, strict=True)
-    return [items[np.isin(marks, earlier)] for items, marks in pairs]
 
 
 def best_reachable(counts: Mapping[str, Any], split: int) -> dict[str, dict[str, float]]:
@@ -137,30 +153,9 @@ def best_reachable(counts: Mapping[str, Any], split: int) -> dict[str, dict[str,
     return {"best_reachable": found} if found and split == TEST else {}
 
 
-def baseline_rows(exam: Exam, sequences: list[np.ndarray], tuned: Tuned | None = None) -> dict[str, Row]:
-    """Return the rows of the baselines.
-
-    Args:
-        exam: the questions.
-        sequences: what popularity and item kNN count.
-        tuned: the settings of item kNN, and SASRec; None takes kNN's defaults and leaves SASRec out.
-    """
-    baselines: dict[str, Any] = {
-        "popularity": Popularity(sequences, exam.num_items),
-        "item_knn": ItemKNN(sequences, exam.num_items, **(tuned.knn if tuned else {})),
-    }
-    if tuned:
-        baselines["sasrec"] = tuned.sasrec
-    rows = {}
-    for name, fitted in baselines.items():
-        started = time.perf_counter()
-        lists = fitted.recommend(exam.histories, exam.depth, exclude_seen=exam.exclude_seen)
-        rows[name] = exam.row(lists, time.perf_counter() - started)
-    return rows
-
-
-def _tuned(config: EvaluateConfig, exam: Exam) -> Tuned | None:
-    return load_tuned(config.locate("baselines"), exam.num_items) if config.baselines else None
+def items_of(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[np.ndarray]]:
+    """Return the B lists of items of every row."""
+    return {name: [answer.items for answer in of_row] for name, of_row in answers.items()}
 
 
 def model_rows(

@@ -29,6 +29,7 @@ class Exam:
     seed: int
     also_at: tuple[int, ...] = ()  # further lengths of lists, for recall and NDCG
     exclude_seen: bool = False  # whether lists leave out what was bought
+    purchases: np.ndarray | None = None  # (N,) how often each item was bought in training
 
     @property
     def depth(self) -> int:
@@ -55,9 +56,18 @@ class Exam:
         """What each user bought next."""
         return [case.target for case in self.cases]
 
+    @property
+    def users(self) -> list[int]:
+        """The user of each case; one may have several."""
+        return [case.user for case in self.cases]
+
+    def ranks(self, lists: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the place of each case's target: (B,) float64, 1 is first, inf is absent."""
+        return metrics.ranks_of_targets(lists, self.targets)
+
     def recall(self, lists: Sequence[np.ndarray]) -> float:
         """Return recall@k of B lists."""
-        return metrics.recall(metrics.ranks_of_targets(lists, self.targets), self.k)
+        return metrics.recall(self.ranks(lists), self.k)
 
     def row(self, lists: Sequence[np.ndarray], seconds: float) -> Row:
         """Return the metrics of B lists that took `seconds` to make."""
@@ -68,6 +78,8 @@ class Exam:
             k=self.k,
             also_at=self.also_at,
             seed=self.seed,
+            users=self.users,
+            purchases=self.purchases,
         )
         seconds = max(seconds, 1e-9)  # a clock without that resolution must not divide by zero
         row["users_per_second"] = float(f"{len(lists) / seconds:.4g}")

@@ -31,6 +31,7 @@ from gream.evaluation.reasoning_quality import (
     title_run,
     total,
 )
+from gream.evaluation.resampling import paired_gain
 from gream.evaluation.taste import Taste, stated_taste, taste_figures, with_another
 
 _TRIES = (1, 5, 10)  # of pass@k, where there are as many chains
@@ -184,7 +185,7 @@ def _gain_figures(exam: Exam, answers: Sequence[Answer], direct: Sequence[Answer
     """Compare with direct mode: agreement, overlap, and recall gained for the tokens spent."""
     ours, theirs = [a.items for a in answers], [a.items for a in direct]
     hits = [metrics.hits(metrics.ranks_of_targets(lists, exam.targets), exam.k) for lists in (ours, theirs)]
-    gain, bounds = agreement.paired_gain(hits[0], hits[1], seed=exam.seed)
+    gain, bounds = paired_gain(hits[0], hits[1], seed=exam.seed, users=exam.users)
     tokens, spent = (sum(a.tokens for a in found) / len(found) for found in (direct, answers))
     per_100 = round(gain / (spent - tokens) * 100, 6) if spent > tokens else None
     return {

@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.text import Text
 
+from gream.evaluation.close_look import close_look
 from gream.evaluation.examples import Examples
 from gream.evaluation.reasoning_report import chain_steps, reasoning_lines, reasoning_markdown
 from gream.evaluation.rendering import (
@@ -95,12 +96,17 @@ def _best_recall(report: Mapping[str, Any]) -> float | None:
     return best
 
 
-def _rows(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the rows that the report has, by label; `direct` says after what where that can be confused."""
+def _labels(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return the label of every row of the report; `direct` says after what where it can be confused."""
     labels = dict(LABELS)
     if "direct_before_srpo" in report:
         labels["direct"] = "direct, after SRPO"
-    return {label: report[name] for name, label in labels.items() if name in report}
+    return {name: label for name, label in labels.items() if name in report}
+
+
+def _rows(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the rows that the report has, by label."""
+    return {label: report[name] for name, label in _labels(report).items()}
 
 
 def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -136,6 +142,7 @@ def _markdown(report: Mapping[str, Any], examples: Examples) -> str:
         "those of validation."
     )
     parts.append(f"![recall by row]({RECALL_PLOT})\n\n![quality against cost]({COST_PLOT})")
+    parts += close_look(report, _labels(report))
     parts += reasoning_markdown(report, examples)
     if examples["customers"]:
         parts.append("## Example customers")

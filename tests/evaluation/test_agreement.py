@@ -12,11 +12,9 @@ from gream.evaluation.agreement import (
     other_user,
     overlap,
     overlap_of_chains,
-    paired_gain,
     shuffled_chains,
     top_agreement,
 )
-from gream.evaluation.metrics import bootstrap_intervals
 
 
 def test_agreement_compares_first_items() -> None:
@@ -73,15 +71,3 @@ def test_chains_by_chance_come_from_different_users() -> None:
 def test_chains_by_chance_are_as_many_as_a_user_has() -> None:
     drawn = shuffled_chains([["a"], ["b", "c", "d"], ["e", "f"]])
     assert drawn == [["a"], ["b", "f", "a"], ["e", "a"]]
-
-
-def test_gain_is_paired_by_user() -> None:
-    """Modes that both miss half of the users, the same ones, differ with certainty."""
-    theirs = np.array([1.0, 0.0] * 20)
-    gain, bounds = paired_gain(theirs, theirs, seed=0)
-    assert (gain, bounds) == (0.0, [0.0, 0.0])
-    ours = np.array([1.0, 1.0, 1.0, 0.0] * 10)
-    gain, (low, high) = paired_gain(ours, theirs, seed=0)
-    assert gain == 0.25 and 0 < low < gain < high
-    alone = bootstrap_intervals(ours[:, None], seed=0)[0] - theirs.mean()
-    assert high - low < alone[1] - alone[0] + 0.2

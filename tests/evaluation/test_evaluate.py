@@ -16,6 +16,7 @@ from gream.decoding.answer import Answer
 from gream.decoding.recommend import Search
 from gream.errors import InputError
 from gream.evaluation import evaluate
+from gream.evaluation.baseline_rows import purchases_before
 from gream.evaluation.evaluate import EvaluateConfig, Exam
 from gream.evaluation.examples import draw_examples
 from gream.evaluation.mentions import Vocabulary
@@ -227,8 +228,8 @@ def test_figures_without_direct_mode_have_no_agreement(exam: Exam, facts: Facts)
 
 def test_baselines_for_test_count_train_and_validation_and_never_the_test_purchase() -> None:
     shop = Interactions(["u"], [np.array([5, 6, 7, 8])], [np.array([TRAIN, TRAIN, VALIDATION, TEST])])
-    assert evaluate.purchases_before(shop, TEST)[0].tolist() == [5, 6, 7]
-    assert evaluate.purchases_before(shop, VALIDATION)[0].tolist() == [5, 6]
+    assert purchases_before(shop, TEST)[0].tolist() == [5, 6, 7]
+    assert purchases_before(shop, VALIDATION)[0].tolist() == [5, 6]
 
 
 def test_users_are_drawn_by_seed_and_stay_in_order(interactions: Interactions) -> None:

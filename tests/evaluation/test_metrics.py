@@ -50,8 +50,6 @@ def test_lists_and_targets_of_different_number_raise() -> None:
 def test_no_user_is_an_error_that_says_where_to_look() -> None:
     with pytest.raises(InputError, match="split is empty"):
         metrics.recall(np.zeros(0), 5)
-    with pytest.raises(InputError, match="split is empty"):
-        metrics.bootstrap_intervals(np.zeros((0, 2)), seed=0)
 
 
 def test_coverage_counts_distinct_real_items_of_the_first_places() -> None:
@@ -68,6 +66,35 @@ def test_invalid_places_are_unreal_repeated_or_empty() -> None:
 
 def test_invalid_rate_is_exactly_zero_for_full_real_lists() -> None:
     assert metrics.invalid_rate([[0, 1, 2], [2, 0, 1]], num_items=3, k=10) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ([[0, 1], [2, 3]], 0.0),  # all alike
+        ([[3], [3], [3]], 0.75),  # one of four has all: (N - 1) / N
+        ([[0, 1], [1, 2], [1, 9]], 0.45),  # 1, 3, 1, 0: differ by 2, 0, 1, 2, 3, 1: 9 / (4 x 5)
+        ([[]], 0.0),
+    ],
+)
+def test_gini_worked_by_hand(lists: list[list[int]], expected: float) -> None:
+    assert metrics.gini(lists, num_items=4, k=2) == pytest.approx(expected)
+
+
+def test_gini_is_half_the_mean_difference_of_two_items_over_the_mean() -> None:
+    rng = np.random.default_rng(3)
+    lists = [rng.choice(9, size=5, replace=False) for _ in range(13)]
+    counts = np.bincount(np.concatenate([items[:3] for items in lists]), minlength=9)
+    slow = np.abs(counts[:, None] - counts).mean() / (2 * counts.mean())
+    assert metrics.gini(lists, num_items=9, k=3) == pytest.approx(slow)
+
+
+def test_novelty_is_the_surprise_of_what_is_offered() -> None:
+    """Bought 3, 0, 1 of 4 times: with one more each, shares 4/7, 1/7, 2/7."""
+    purchases = np.array([3, 0, 1])
+    expected = -(math.log2(4 / 7) + math.log2(1 / 7) + math.log2(4 / 7)) / 3
+    assert metrics.novelty([[0, 1, 2], [0], [7]], purchases, k=2) == pytest.approx(expected)
+    assert metrics.novelty([[]], purchases, k=2) == 0.0
 
 
 def test_pass_at_k_of_all_completions_is_the_share_of_users_with_a_hit() -> None:
@@ -100,39 +127,20 @@ def test_user_without_completions_does_not_pass() -> None:
     assert metrics.pass_at_k([[], [1]], k=2) == 0.5
 
 
-def test_intervals_hold_the_mean_and_narrow_with_more_users() -> None:
-    rng = np.random.default_rng(0)
-    few, many = (rng.random((size, 3)) < 0.3 for size in (50, 5000))
-    narrow = metrics.bootstrap_intervals(many.astype(float), seed=1)
-    wide = metrics.bootstrap_intervals(few.astype(float), seed=1)
-    assert narrow.shape == (3, 2)
-    assert ((narrow[:, 0] < many.mean(0)) & (many.mean(0) < narrow[:, 1])).all()
-    # ten times narrower with a hundred times the users; 1,000 resamples know the bounds to about 10 %
-    assert np.diff(wide).mean() / np.diff(narrow).mean() == pytest.approx(10, rel=0.3)
-
-
-def test_interval_of_a_share_matches_the_normal_approximation() -> None:
-    values = np.repeat([1.0, 0.0], [300, 700])[:, None]
-    [[low, high]] = metrics.bootstrap_intervals(values, seed=4)
-    half = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
-    # the quantiles of 1,000 resamples have a standard error of about 0.001
-    assert (low, high) == pytest.approx((0.3 - half, 0.3 + half), abs=4e-3)
-
-
-def test_same_seed_gives_the_same_intervals_and_another_gives_others() -> None:
-    values = np.random.default_rng(2).random((40, 2))
-    first, again, other = (metrics.bootstrap_intervals(values, seed=s) for s in (7, 7, 8))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
 def test_summary_has_every_figure_with_its_interval() -> None:
     row = metrics.summarise(LISTS, TARGETS, num_items=6, k=10, seed=0)
     figures = {"recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr"}
-    assert set(row) == figures | {f"{f}_interval" for f in figures} | {"invalid_rate", "coverage"}
+    assert set(row) == figures | {f"{f}_interval" for f in figures} | {"invalid_rate", "coverage", "gini"}
     assert row["recall@5"] == pytest.approx(2 / 3, abs=1e-6)
     assert row["coverage"] == 1.0
     assert row["invalid_rate"] == pytest.approx(1 - 10 / 18)  # six places for each, as there are six items
+
+
+def test_summary_has_novelty_where_the_purchases_are_known() -> None:
+    purchases = np.arange(6)
+    row = metrics.summarise(LISTS, TARGETS, num_items=6, k=3, seed=0, purchases=purchases)
+    assert row["novelty"] == pytest.approx(metrics.novelty(LISTS, purchases, k=3), abs=1e-6)
+    assert row["gini"] == pytest.approx(metrics.gini(LISTS, num_items=6, k=3), abs=1e-6)
 
 
 def test_summary_ignores_what_stands_behind_place_k() -> None:

@@ -23,7 +23,7 @@ def row(recall: float, seconds: float = 0.01) -> dict[str, Any]:
     figures = {"recall@5": recall / 2, "recall@10": recall, "ndcg@5": 0.02, "ndcg@10": 0.03, "mrr": 0.04}
     bounds = {f"{name}_interval": [value - 0.01, value + 0.01] for name, value in figures.items()}
     cost = {"users_per_second": 1 / seconds, "seconds_per_user": seconds}
-    return figures | bounds | cost | {"invalid_rate": 0.0, "coverage": 0.5}
+    return figures | bounds | cost | {"invalid_rate": 0.0, "coverage": 0.5, "gini": 0.25, "novelty": 8.5}
 
 
 def chain(text: str, *, well_formed: bool = True) -> dict[str, Any]:
@@ -78,6 +78,10 @@ def report() -> dict[str, Any]:
         "gain@10": 0.02,
         "gain@10_interval": [0.01, 0.03],
     }
+    rows = ("popularity", "item_knn", "direct", "reasoning")
+    group = {name: {"recall@10": 0.3, "ndcg@10": 0.2} for name in rows}
+    gap = {"recall@10": 0.02, "recall@10_interval": [0.01, 0.03], "ndcg@10": -0.01}
+    gap |= {"ndcg@10_interval": [-0.02, 0.01]}
     return {
         "users": 20,
         "users_in_split": 3000,
@@ -91,6 +95,13 @@ def report() -> dict[str, Any]:
         "item_knn": row(0.15, 1e-4),
         "direct": row(0.25, 0.01),
         "reasoning": row(0.27, 0.2) | reasoning,
+        "by_history": {"5-9": {"cases": 1234, "rows": group}},
+        "by_popularity": {"tail": {"cases": 7, "rows": group}},
+        "differences": [
+            {"row": "direct", "against": "popularity", **gap},
+            {"row": "item_knn", "against": "popularity", **gap},
+            {"row": "reasoning", "against": "direct", **gap},
+        ],
     }
 
 
@@ -185,11 +196,25 @@ def test_report_holds_table_reasoning_examples_and_both_plots(tmp_path: Path, re
 
 
 def test_report_without_reasoning_and_best_figure_is_whole(tmp_path: Path, report: dict[str, Any]) -> None:
-    del report["reasoning"], report["best_reachable"]
+    del report["reasoning"], report["best_reachable"], report["differences"][-1]
     assert reasoning_lines(report) == []
     write_report(tmp_path, report, customers())
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Reasoning" not in text and "best reachable" not in text and "## Example" not in text
+
+
+def test_report_tells_for_whom_rows_work_and_which_differences_are_more_than_chance(
+    tmp_path: Path, report: dict[str, Any]
+) -> None:
+    write_report(tmp_path, report, customers())
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| direct | 0.5 | 0.25 | 8.5 |" in text
+    assert "| 5-9 purchases | 1,234 |" + " 0.3000 / 0.2000 |" * 4 in text
+    assert "| tail (all other items that were bought) | 7 |" in text
+    assert (
+        "| reasoning - direct | +0.0200 (+0.0100 to +0.0300)* | -0.0100 (-0.0200 to +0.0100) |" in text
+        and "- popularity |" not in text
+    )
 
 
 def test_terminal_shows_table_examples_and_the_place_of_the_report(

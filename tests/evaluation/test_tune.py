@@ -14,6 +14,7 @@ from gream.data.store import TEST, VALIDATION, Interactions, load_interactions
 from gream.errors import InputError
 from gream.evaluation import evaluate, tune
 from gream.evaluation.baseline_file import CHOICE_FILE, Tuned, load_tuned
+from gream.evaluation.baseline_rows import baseline_rows, purchases_before
 from gream.evaluation.baselines import ItemKNN
 from gream.evaluation.evaluate import EvaluateConfig
 from gream.evaluation.exam import Exam
@@ -77,7 +78,7 @@ def test_a_report_has_sasrec_and_the_tuned_neighbourhood(run_dir: Path, interact
     tuned = load_tuned(run_dir / "baselines", 24)
     expected = exam.recall(tuned.sasrec.recommend(exam.histories, 5, exclude_seen=True))
     assert report["sasrec"]["recall@5"] == pytest.approx(expected, abs=1e-6)
-    knn = ItemKNN(evaluate.purchases_before(interactions, TEST), 24, **tuned.knn)
+    knn = ItemKNN(purchases_before(interactions, TEST), 24, **tuned.knn)
     expected = exam.recall(knn.recommend(exam.histories, 5, exclude_seen=True))
     assert report["item_knn"]["recall@5"] == pytest.approx(expected, abs=1e-6)
     assert "| SASRec |" in (run_dir / "with" / "report.md").read_text()
@@ -152,6 +153,6 @@ def test_tuned_settings_change_item_knn(interactions: Interactions) -> None:
             return [np.arange(k)] * len(histories)
 
     tuned: Any = Tuned({"window": 1, "decay": 0.1}, Nobody())  # type: ignore[arg-type]
-    rows = evaluate.baseline_rows(exam, sequences, tuned)
-    assert list(rows) == ["popularity", "item_knn", "sasrec"]
+    rows, lists = baseline_rows(exam, sequences, tuned)
+    assert list(rows) == list(lists) == ["popularity", "item_knn", "sasrec"]
     assert rows["item_knn"]["recall@5"] == pytest.approx(expected, abs=1e-6)
