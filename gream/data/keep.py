@@ -10,7 +10,7 @@ import polars as pl
 from gream.data.columns import cut, encode, order_by, places_among
 from gream.data.sources import Source
 from gream.data.split import FEWEST_PURCHASES, count_parts, leave_one_out, temporal
-from gream.data.store import Catalogue, Interactions
+from gream.data.store import TEST, Catalogue, Interactions
 from gream.errors import InputError
 
 
@@ -27,13 +27,20 @@ class Prepared:
     counts: dict[str, int]
 
 
-def prepare(source: Source, *, core: int, deduplicate: bool, split: str = "leave_one_out") -> Prepared:
+def prepare(
+    source: Source,
+    *,
+    core: int,
+    deduplicate: bool,
+    split: str = "leave_one_out",
+    shuffle_seed: int | None = None,
+) -> Prepared:
     """Clean, filter and split what a reader found.
 
     For leave-one-out, users left with fewer than 3 purchases are dropped. For the temporal split, purchases
     without a time are dropped first, since nothing says where they belong, and every user's purchases are
     put in the order of their times, ties as the reader has them. Items that nobody kept bought leave the
-    catalogue.
+    catalogue. With `shuffle_seed` the purchases that a user made at one time are put in random order.
 
     Raises:
         InputError: nothing is left, or the times cannot be split.
@@ -49,16 +56,14 @@ def prepare(source: Source, *, core: int, deduplicate: bool, split: str = "leave
     if not kept.any():
         raise InputError(_nothing_left(len(user), core, int((~placed).sum()), by_time))
     rows = np.flatnonzero(kept)
-    place = purchases["timestamp"].gather(rows).to_numpy() if by_time else np.zeros(len(rows), np.int64)
-    rows = rows[order_by(user[rows], place)]  # user after user; within one as the reader has them, or by time
+    rows, ties = _in_order(rows, user, purchases["timestamp"], by_time, shuffle_seed)
     times = purchases["timestamp"].gather(rows)
     kept_users, dense_user = _dense(user[rows])
     kept_items, dense_item = _dense(item[rows])
     marks = temporal(times.to_numpy()) if by_time else leave_one_out(dense_user)
+    of_users = user_ids.gather(kept_users).to_list()
     lengths = np.bincount(dense_user)
-    interactions = Interactions(
-        user_ids.gather(kept_users).to_list(), cut(dense_item, lengths), cut(marks, lengths)
-    )
+    interactions = Interactions(of_users, cut(dense_item, lengths), cut(marks, lengths))
     bought_at_all = int(np.count_nonzero(np.bincount(item)))
     core_users = int(np.count_nonzero(np.bincount(user[in_core])))
     counts = {
@@ -67,21 +72,56 @@ def prepare(source: Source, *, core: int, deduplicate: bool, split: str = "leave
         "interactions_in": len(user),
         **source.counts,
         "items_dropped_never_bought": len(source.items) - bought_at_all,
-        "interactions_dropped_without_time": int((~placed).sum()),
-        "interactions_dropped_repeated": int((placed & ~first).sum()),
-        "interactions_dropped_by_core": int((first & ~in_core).sum()),
-        "interactions_dropped_short_users": int((in_core & ~kept).sum()),
+        **_dropped(placed, first, in_core, kept),
         "users_dropped_by_core": len(user_ids) - core_users,
         "users_dropped_short": core_users - len(kept_users),
         "items_dropped_by_core": bought_at_all - len(kept_items),
         "users": len(kept_users),
         "items": len(kept_items),
         "interactions": len(rows),
+        "targets_tied": int(((np.diff(ties, prepend=-1) == 0) & (marks == TEST)).sum()),
         **count_parts(dense_user, marks),
     }
     reviews = purchases["review"].gather(rows) if purchases["review"].is_not_null().any() else None
     catalogue = _catalogue(source.items[kept_items])
     return Prepared(catalogue, interactions, rows, kept_items, times, reviews, counts)
+
+
+def _dropped(placed: np.ndarray, first: np.ndarray, in_core: np.ndarray, kept: np.ndarray) -> dict[str, int]:
+    """Count the purchases that each step left out: (n,) bool of those that passed it."""
+    return {
+        "interactions_dropped_without_time": int((~placed).sum()),
+        "interactions_dropped_repeated": int((placed & ~first).sum()),
+        "interactions_dropped_by_core": int((first & ~in_core).sum()),
+        "interactions_dropped_short_users": int((in_core & ~kept).sum()),
+    }
+
+
+def _in_order(
+    rows: np.ndarray, user: np.ndarray, times: pl.Series, by_time: bool, shuffle_seed: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put rows user by user, in one as the reader has them, or by time; return them and their ties."""
+    place = times.gather(rows).to_numpy() if by_time else np.zeros(len(rows), np.int64)
+    rows = rows[order_by(user[rows], place)]
+    ties = runs_of_ties(user[rows], times.gather(rows))
+    if shuffle_seed is not None:
+        rows = rows[np.lexsort((np.random.default_rng(shuffle_seed).random(len(rows)), ties))]
+    return rows, ties
+
+
+def runs_of_ties(user: np.ndarray, times: pl.Series) -> np.ndarray:
+    """Number the runs of neighbouring purchases that one user made at one time: (n,) int64, rising.
+
+    A purchase without a time is a run of its own, since nothing says that it may move.
+
+    Args:
+        user: (n,) user of each purchase, user after user.
+        times: their n times, in order within a user.
+    """
+    known, time = times.is_not_null().to_numpy(), times.fill_null(0).to_numpy()
+    begins = np.ones(len(user), dtype=bool)
+    begins[1:] = (user[1:] != user[:-1]) | (time[1:] != time[:-1]) | ~known[1:] | ~known[:-1]
+    return np.cumsum(begins)
 
 
 def _first_of_pair(user: np.ndarray, item: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -60,6 +60,7 @@ class DataConfig(StageConfig):
     max_unusable: float = option(0.05, doc="largest share of rows that may be unusable")
     core: int = option(5, doc="keep users and items with at least this many purchases, iterated; 1 keeps all")
     deduplicate: bool = option(True, doc="keep only the first purchase of the same item by the same user")
+    shuffle_ties: bool = option(False, doc="whether purchases of a user at one time are put in random order")
     split: str = option("leave_one_out", doc="leave_one_out, or temporal: 8:1:1 by time over all purchases")
     num_items: int = option(400, doc="simulator: items in the shop")
     num_customers: int = option(3000, doc="simulator: customers")
@@ -86,7 +87,13 @@ def run(config: DataConfig) -> None:
             logger.info("%s", line)
         source.unusable.check(config.max_unusable, "max_unusable")
         draft.counts["rows_unusable"] = source.unusable.counts
-        prepared = prepare(source, core=config.core, deduplicate=config.deduplicate, split=config.split)
+        prepared = prepare(
+            source,
+            core=config.core,
+            deduplicate=config.deduplicate,
+            split=config.split,
+            shuffle_seed=config.seed if config.shuffle_ties else None,
+        )
         draft.counts.update(prepared.counts)
         save_dataset(
             draft.path,
@@ -97,7 +104,7 @@ def run(config: DataConfig) -> None:
         )
         if shop:
             draft.counts.update(_save_truth(draft.path, shop, prepared))
-    _log(draft.counts)
+    _log(draft.counts, config.shuffle_ties)
 
 
 def _simulated(config: DataConfig) -> Shop:
@@ -165,7 +172,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _log(counts: dict[str, Any]) -> None:
+def _log(counts: dict[str, Any], shuffled: bool) -> None:
     dropped = [f"{key} {value}" for key, value in counts.items() if "dropped" in key and value]
     logger.info(
         "%d users, %d items, %d interactions kept of %d, %d, %d; dropped: %s",
@@ -173,6 +180,12 @@ def _log(counts: dict[str, Any]) -> None:
         *(counts[key] for key in ("users_in", "items_in", "interactions_in")),
         ", ".join(dropped) or "nothing",
     )
+    if counts["targets_tied"] and not shuffled:
+        logger.info(
+            "%d test purchases have the same time as the one before: their order is that of the file, "
+            "which may tell what comes next; `shuffle_ties: true` puts them in random order",
+            counts["targets_tied"],
+        )
     if "best_reachable_recall@10" in counts:
         logger.info(
             "the tastes are known: the best reachable is recall@10 %.4f, ndcg@10 %.4f (%d noise purchases)",
