@@ -23,16 +23,25 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     Args:
         lengths: tokens of each row, in training order.
         batch_size: rows of one step.
-        packing: whether the rows of a step are laid one after the other, or padded to the longest.
+        micro_batch_size: rows of one pass, of which a step has several.
+        packing: whether the rows of a pass are laid one after the other, or padded to the longest.
         elsewhere: seconds so far that went into something else than training.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, *, packing: bool, elsewhere: Callable[[], float]
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        micro_batch_size: int,
+        *,
+        packing: bool,
+        elsewhere: Callable[[], float],
     ) -> None:
-        steps = [np.asarray(lengths[i : i + batch_size]) for i in range(0, len(lengths), batch_size)]
-        real = [int(step.sum()) for step in steps]
-        laid = real if packing else [len(step) * int(step.max()) for step in steps]
+        steps = [
+            _cut(lengths[i : i + batch_size], micro_batch_size) for i in range(0, len(lengths), batch_size)
+        ]
+        real = [sum(int(rows.sum()) for rows in step) for step in steps]
+        laid = real if packing else [sum(len(rows) * int(rows.max()) for rows in step) for step in steps]
         self._real, self._laid = np.cumsum([0, *real]), np.cumsum([0, *laid])  # before each step
         self._elsewhere = elsewhere
         self._first, self._last = 0, 0
@@ -96,3 +105,8 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         if torch.cuda.is_available():
             memory += f", {torch.cuda.max_memory_allocated() >> 20:,} MB on the device"
         return f"{self.tokens_per_second:,.0f} tokens/s, {self.padding_share:.1%} padding, {memory}"
+
+
+def _cut(lengths: Sequence[int], size: int) -> list[np.ndarray]:
+    """Cut the rows of a step into its passes."""
+    return [np.asarray(lengths[i : i + size]) for i in range(0, len(lengths), size)]

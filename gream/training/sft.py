@@ -58,6 +58,12 @@ class SftConfig(StageConfig):
     )
     epochs: int = option(1, doc="number of times that the plan of tasks is made anew and trained on")
     batch_size: int = option(64, doc="rows of one optimiser step on one device")
+    micro_batch_size: int = option(
+        0, doc="rows in one forward and backward pass, which bounds memory; 0 takes all of a step at once"
+    )
+    gradient_checkpointing: bool = option(
+        False, doc="whether activations are computed again in the backward pass: less memory, more time"
+    )
     learning_rate: float = option(1e-3, doc="peak learning rate; cosine to zero after the warm-up")
     warmup_share: float = option(0.05, doc="share of the steps with a rising learning rate")
     weight_decay: float = option(0.01, doc="weight decay of AdamW")
@@ -148,6 +154,11 @@ def _check(config: SftConfig) -> None:
     for name, least in (("epochs", 1), ("batch_size", 1), ("save_steps", 0)):
         if getattr(config, name) < least:
             raise InputError(f"{name} is {getattr(config, name)}; give at least {least}.")
+    if config.micro_batch_size < 0 or config.batch_size % (config.micro_batch_size or config.batch_size):
+        raise InputError(
+            f"micro_batch_size is {config.micro_batch_size}, which does not share out batch_size = "
+            f"{config.batch_size}; give a divisor of it, or 0."
+        )
 
 
 def _task_counts(plan: Curriculum) -> dict[str, int]:

@@ -121,7 +121,13 @@ def train(
     if cases:
         stop = ValidationStop(adapted, prompter, cases, every=config.validate_every, patience=config.patience)
     lengths = [len(prompt) + len(answer) for prompt, answer in rows]
-    meter = Meter(lengths, config.batch_size, packing=config.packing, elsewhere=lambda: _seconds(stop))
+    meter = Meter(
+        lengths,
+        config.batch_size,
+        config.micro_batch_size or config.batch_size,
+        packing=config.packing,
+        elsewhere=lambda: _seconds(stop),
+    )
     before = checkpoints.prepare()
     if stop:
         checkpoints.save_also.append(stop.save)
@@ -152,7 +158,8 @@ def trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
     return TrlConfig(
         output_dir=str(folder),
         num_train_epochs=1,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.micro_batch_size or config.batch_size,
+        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size or config.batch_size),
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup_share,
@@ -165,7 +172,7 @@ def trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
         use_cpu=on_cpu,
         bf16=not on_cpu,
         dataloader_pin_memory=not on_cpu,
-        gradient_checkpointing=False,
+        gradient_checkpointing=config.gradient_checkpointing,
         save_strategy="steps" if config.save_steps else "no",
         save_steps=config.save_steps or 1,  # no effect where nothing is saved
         report_to="none",

@@ -121,6 +121,8 @@ def test_every_epoch_spells_the_names_anew(
         ("save_steps", -5, "save_steps is -5; give at least 0"),
         ("epochs", 0, "epochs is 0; give at least 1"),
         ("batch_size", 0, "batch_size is 0; give at least 1"),
+        ("micro_batch_size", 3, "micro_batch_size is 3, which does not share out batch_size = 8"),
+        ("micro_batch_size", -1, "give a divisor of it, or 0"),
         ("max_length", 5, "tokens, but max_length is 5; raise max_length"),
     ],
 )

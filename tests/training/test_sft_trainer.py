@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,23 @@ def test_a_row_that_is_too_long_is_an_error_not_a_cut() -> None:
         check_rows([([5, 6, 7], [8, 9])], max_length=4)
 
 
+@pytest.mark.parametrize("micro", [0, 1])
 @pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("trainable", ["full", "lora", "names"])
 def test_the_trainers_loss_is_the_mean_over_answer_tokens(
-    model_and_tokenizer: tuple[Any, Any], names: Names, tmp_path: Path, trainable: str, packing: bool
+    model_and_tokenizer: tuple[Any, Any],
+    names: Names,
+    tmp_path: Path,
+    trainable: str,
+    packing: bool,
+    micro: int,
 ) -> None:
-    """Two rows of unequal length, learning rate 0: the logged loss by hand."""
+    """Two rows of unequal length, in one pass or two, learning rate 0: the logged loss by hand."""
     model, tokenizer = model_and_tokenizer
     expected = loss_by_hand(model, ROWS)
-    config = SftConfig(batch_size=2, learning_rate=0.0, packing=packing, trainable=trainable)
+    config = SftConfig(
+        batch_size=2, micro_batch_size=micro, learning_rate=0.0, packing=packing, trainable=trainable
+    )
     with Checkpoints(tmp_path / "out", {}) as checkpoints:
         trained = train(model, Prompter(tokenizer, names), ROWS, config, checkpoints)
     assert trained.log[-1]["train_loss"] == pytest.approx(expected, abs=1e-5)  # float32, other order of sums
@@ -74,3 +83,27 @@ def test_scoring_the_answers_only_gives_trls_loss_and_gradient(
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         results.append((loss.detach(), gradient))
     torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)  # other order of sums
+
+
+@pytest.mark.parametrize("trainable", ["full", "lora"])
+@pytest.mark.parametrize("saving", [{"micro_batch_size": 1}, {"gradient_checkpointing": True}])
+def test_what_saves_memory_changes_no_weight(
+    model_and_tokenizer: tuple[Any, Any],
+    names: Names,
+    tmp_path: Path,
+    trainable: str,
+    saving: dict[str, Any],
+) -> None:
+    """Rows of unequal answers, three steps: weights are those of a training that saves nothing."""
+    model, tokenizer = model_and_tokenizer
+    results = []
+    for number, settings in enumerate(({}, saving)):
+        config = SftConfig(batch_size=2, learning_rate=1e-3, trainable=trainable, **settings)
+        with Checkpoints(tmp_path / f"out{number}", {}) as checkpoints:
+            trained = train(
+                copy.deepcopy(model), Prompter(tokenizer, names), ROWS * 3, config, checkpoints
+            ).model
+        results.append(torch.cat([p.detach().flatten() for p in trained.parameters()]))
+    start = torch.cat([p.detach().flatten() for p in model.parameters()])
+    moved = (results[0] - start).norm()
+    assert moved > 1e-3 and (results[0] - results[1]).norm() < 1e-3 * moved  # other order of sums
