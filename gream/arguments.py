@@ -39,11 +39,15 @@ def input_files(default: str | None = None, *, doc: str) -> Any:
     return field(metadata={"input": "files", "doc": doc}, **options)
 
 
-def option(default: Any, *, doc: str) -> Any:
-    """Declare a plain setting with its one line of documentation."""
+def option(default: Any, *, doc: str, from_environment: bool = False) -> Any:
+    """Declare a plain setting with its one line of documentation.
+
+    With `from_environment` a file may hold `${VAR:-default}` in it, so that one recipe serves several models.
+    """
+    metadata = {"doc": doc, "expanded": from_environment}
     if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"doc": doc})
-    return field(default=default, metadata={"doc": doc})
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(kw_only=True)
@@ -200,8 +204,10 @@ def _told(problem: Mapping[str, Any]) -> str:
 
 
 def _expand(cls: type[StageConfig], values: dict[str, Any]) -> dict[str, Any]:
-    """Expand `${VAR:-default}` in the fields that name files of the user's own."""
-    external = {f.name for f in fields(cls) if f.metadata.get("input") == "files"}
+    """Expand `${VAR:-default}` in names of the user's files, and where a field allows it."""
+    external = {
+        f.name for f in fields(cls) if f.metadata.get("input") == "files" or f.metadata.get("expanded")
+    }
     return {k: _variables(v) if k in external and isinstance(v, str) else v for k, v in values.items()}
 
 

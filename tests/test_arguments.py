@@ -111,6 +111,19 @@ def test_environment_variables_are_expanded_in_own_paths_only(monkeypatch: pytes
     assert (config.source, config.name) == ("/there/a-b", "${HERE}")
 
 
+def test_environment_variables_are_expanded_in_a_setting_that_allows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass(kw_only=True)
+    class Modelled(_Config):
+        model: str = option("", doc="a model", from_environment=True)
+
+    monkeypatch.setenv("HERE", "big")
+    config = load_config(Modelled, None, {"model": "${HERE}-${NOT_SET:-one}", "name": "${HERE}"})
+    assert (config.model, config.name) == ("big-one", "${HERE}")
+    assert config.recorded()["model"] == "big-one"  # another model is another configuration
+
+
 def test_help_lists_every_setting() -> None:
     assert all(f"--{name}" in describe(_Config) for name in ("run_dir", "seed", "rate", "scorer"))
 

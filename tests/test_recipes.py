@@ -23,9 +23,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "sids": {"codebook_size": 8},
     "vocab": {"hidden_size": 16, "num_layers": 1, "text_tokens": 300},
     "sft": {"epochs": 1},
-    "srpo": {"max_steps": 2, "prompts_per_batch": 2, "num_generations": 2, "micro_batch_size": 4},
+    "srpo": {"max_steps": 2, "prompts_per_batch": 2, "num_generations": 2, "micro_batch_size": 4}
+    | {"max_completion_length": 16, "engine": "torch"},  # vLLM writes rollouts on a GPU only
     "prm": {"hidden_size": 8, "epochs": 1, "batch_size": 32},
-    "evaluate": {"num_beams": 48},
+    "baselines": {"sasrec_size": 8, "sasrec_epochs": 1},
+    "evaluate": {"num_beams": 50, "max_chain_tokens": 16, "engine": "torch"},
 }
 SHOP = {"source": "simulator", "num_items": 120, "num_customers": 60}
 

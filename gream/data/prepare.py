@@ -53,7 +53,9 @@ class DataConfig(StageConfig):
     """Settings of `gream data`."""
 
     output: str = option("data", doc="name of the folder that this stage writes inside run_dir")
-    source: str = option("simulator", doc="who made the files; `gream data --inspect FILE` tells")
+    source: str = option(
+        "simulator", doc="who made the files; `gream data --inspect FILE` tells", from_environment=True
+    )
     path: str = input_files("", doc="purchases: a file, or the folder of a set that has several")
     items_path: str = input_files("", doc="file with the items, where they are not in `path`")
     columns: dict[str, str] = option({}, doc=f"table: our name to the file's column ({', '.join(COLUMNS)})")

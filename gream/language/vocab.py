@@ -58,7 +58,9 @@ class VocabConfig(StageConfig):
     text: str = input_folder(
         "text", doc="folder of the item texts; the small model's tokenizer learns from them"
     )
-    base_model: str = option("", doc="name or folder of a causal language model; empty builds a small one")
+    base_model: str = option(
+        "", doc="name or folder of a causal language model; empty builds a small one", from_environment=True
+    )
     hidden_size: int = option(128, doc="width of the small model")
     num_layers: int = option(4, doc="layers of the small model")
     num_heads: int = option(4, doc="attention heads of the small model")

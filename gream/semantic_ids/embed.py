@@ -58,7 +58,7 @@ class EmbedConfig(StageConfig):
     output: str = option("embeddings", doc="name of the folder that this stage writes inside run_dir")
     data: str = input_folder("data", doc="folder written by `gream data`")
     text: str = input_folder("text", doc="folder written by `gream text`")
-    encoder: str = option(TFIDF, doc="`tfidf`, or the name or folder of a Hugging Face encoder or causal LM")
+    encoder: str = option(TFIDF, doc="`tfidf`, or an encoder or causal LM by name", from_environment=True)
     dim: int = option(256, doc="width of the TF-IDF part and of the collaborative part, at most")
     max_tokens: int = option(512, doc="tokens of a text that a Hugging Face encoder reads, at most")
     batch_size: int = option(32, doc="texts at once in a Hugging Face encoder")
