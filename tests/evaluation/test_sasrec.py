@@ -166,6 +166,16 @@ def test_training_sees_as_many_newest_purchases_as_a_history_has_and_their_next_
     assert [row.tolist() for row in seen] == [[2, 3, 4, 5, 6], [2, 0]]
 
 
+def test_settings_are_chosen_by_lists_without_what_was_bought() -> None:
+    class Fixed:
+        def recommend(self, histories: Any, k: int, *, exclude_seen: bool = False) -> list[np.ndarray]:
+            assert exclude_seen and k == 10 and [h.tolist() for h in histories] == [[1, 2], [3]]
+            return [np.array([5, 4]), np.array([6])]
+
+    found = sasrec.validate(Fixed(), [Case(0, np.array([1, 2]), 4), Case(1, np.array([3]), 0)])
+    assert found == {"recall@10": 0.5, "ndcg@10": pytest.approx(1 / np.log2(3) / 2)}
+
+
 def test_nothing_to_learn_from_and_a_loss_that_diverges_are_told() -> None:
     cases = next_of(rounds(3, 7), 7)
     with pytest.raises(InputError, match="0 users with two purchases and 3 validation cases"):
