@@ -156,3 +156,34 @@ def test_tuned_settings_change_item_knn(interactions: Interactions) -> None:
     rows, lists = baseline_rows(exam, sequences, tuned)
     assert list(rows) == list(lists) == ["popularity", "item_knn", "sasrec"]
     assert rows["item_knn"]["recall@5"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_the_network_with_the_best_dropout_is_kept(
+    best: int, tmp_path: Path, interactions: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*args: Any, **kwargs: Any) -> Any:
+        rate = args[3].dropout
+        return rate, [
+            {"epoch": 1, "loss": 1.0, "recall@10": 0.5, "ndcg@10": 0.3 if rate == rates[best] else 0.1}
+        ]
+
+    rates = [0.1, 0.4]
+    monkeypatch.setattr(tune, "fit", fit)
+    config = stage(tmp_path, sasrec_dropouts=rates)
+    cases = interactions.cases(VALIDATION)
+    found: Any = tune._tune_sasrec(config, interactions.training_sequences(), 24, cases, tune._Log())
+    assert found == rates[best]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_baselines_leave_out_what_was_bought_where_the_exam_says_so(
+    exclude_seen: bool, interactions: Interactions
+) -> None:
+    exam = Exam(interactions.cases(TEST), 24, 20, 0, exclude_seen=exclude_seen)
+    _, lists = baseline_rows(exam, interactions.training_sequences())
+    for of_row in lists.values():
+        repeated = [
+            set(items.tolist()) & set(h.tolist()) for items, h in zip(of_row, exam.histories, strict=True)
+        ]
+        assert any(repeated) is not exclude_seen
