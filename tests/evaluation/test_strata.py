@@ -5,9 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gream.data.store import Case
 from gream.evaluation import metrics
 from gream.evaluation.differences import all_differences, difference, shown
-from gream.evaluation.strata import HEAD, MIDDLE, TAIL, UNSEEN, history_groups, popularity_groups, stratified
+from gream.evaluation.exam import Exam
+from gream.evaluation.strata import (
+    HEAD,
+    MIDDLE,
+    TAIL,
+    UNSEEN,
+    close_figures,
+    history_groups,
+    popularity_groups,
+    stratified,
+)
 
 
 def test_histories_are_grouped_by_their_length() -> None:
@@ -54,3 +65,20 @@ def test_a_star_marks_what_is_more_than_chance() -> None:
     assert shown(difference(worse, better, k=3, seed=0), "ndcg@3").endswith("*")
     mixed = np.where(np.arange(50) % 2, better, worse)
     assert not shown(difference(mixed, mixed[::-1], k=3, seed=0), "recall@3").endswith("*")
+
+
+def test_a_case_belongs_to_the_group_of_what_was_bought_next_and_of_its_own_history() -> None:
+    """Item 3 is bought most, 1 never; user 0 is asked twice."""
+    cases = [
+        Case(0, np.arange(3), 3),
+        Case(0, np.arange(5), 1),
+        Case(2, np.arange(12), 3),
+    ]
+    exam = Exam(cases, 4, 2, seed=0, purchases=np.array([1, 0, 1, 9]))
+    found = close_figures(exam, {"direct": np.array([1.0, np.inf, 2.0])})
+    assert {name: group["cases"] for name, group in found["by_popularity"].items()} == {HEAD: 2, UNSEEN: 1}
+    assert found["by_popularity"][UNSEEN]["rows"]["direct"]["recall@2"] == 0.0
+    assert {name: group["cases"] for name, group in found["by_history"].items()} == {
+        "1-4": 1, "5-9": 1, "10-19": 1,
+    }  # fmt: skip
+    assert found["differences"] == []
