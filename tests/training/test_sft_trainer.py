@@ -107,3 +107,13 @@ def test_what_saves_memory_changes_no_weight(
     start = torch.cat([p.detach().flatten() for p in model.parameters()])
     moved = (results[0] - start).norm()
     assert moved > 1e-3 and (results[0] - results[1]).norm() < 1e-3 * moved  # other order of sums
+
+
+def test_memory_settings_reach_the_trainer(tmp_path: Path) -> None:
+    """Weights are equal with and without, so only the arguments tell."""
+    given = trainer_arguments(
+        SftConfig(batch_size=6, micro_batch_size=2, gradient_checkpointing=True), tmp_path
+    )
+    assert (given.per_device_train_batch_size, given.gradient_accumulation_steps) == (2, 3)
+    assert given.gradient_checkpointing
+    assert not trainer_arguments(SftConfig(), tmp_path).gradient_checkpointing
