@@ -47,6 +47,7 @@ def test_ranks_come_back_as_they_were_written(
         n: p.tolist() for n, p in ranks.items()
     }
     assert cases["user_id"].to_list() == [interactions.user_ids[case.user] for case in exam.cases]
+    assert cases["position"].to_list() == [len(case.history) for case in exam.cases]
     assert cases["target"].to_list() == [catalogue.item_ids[case.target] for case in exam.cases]
 
 
@@ -68,6 +69,15 @@ def test_rows_of_two_runs_are_paired_and_a_baseline_of_both_stands_once(
     markdown = (tmp_path / "out" / "comparison.md").read_text()
     assert "b/evaluation: direct" in markdown and "no user can be compared" not in markdown + text
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 5000
+
+
+def test_models_that_answer_alike_both_stand_there(
+    tmp_path: Path, catalogue: Catalogue, interactions: Interactions
+) -> None:
+    places = [evaluation(tmp_path / name, catalogue, interactions, shift=3) for name in ("a", "b")]
+    compare_runs(places, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [line["title"] for line in found] == ["a: item kNN", "a: direct", "b: direct"]
 
 
 def test_rows_that_were_asked_something_else_stand_there_without_a_difference(
