@@ -9,7 +9,7 @@ Legend: B users, W beams, N items.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def recommend_many(
     histories: Sequence[Sequence[int]],
     search: Search,
     *,
-    allowed: torch.Tensor | None = None,
+    allowed: Callable[[slice], torch.Tensor | None] | None = None,
     batch_size: int = 256,
 ) -> list[Answer]:
     """Recommend for many users, in their order.
@@ -143,7 +143,8 @@ def recommend_many(
         engine: what `load_engine` gave.
         histories: dense item ids of each user, oldest first.
         search: settings of the search.
-        allowed: (B, N) bool, the items that may be recommended to each user; None allows all.
+        allowed: gives for a slice of the users what may be recommended to each of them, (B', N) bool, so that
+            only the mask of one batch is ever there; None, given or returned, allows all.
         batch_size: prompts of one search (a user has one for each chain); the engine may split them further.
 
     Raises:
@@ -160,8 +161,9 @@ def recommend_many(
     size = max(1, batch_size // (search.num_chains if search.mode == "reasoning" else 1))
     for start in range(0, len(histories), size):
         part = slice(start, start + size)
-        mask = None if allowed is None else engine.constraint.narrow(allowed[part])
-        answers += answer(engine, histories[part], search, _Limits(pruner, mask), start)
+        mask = allowed(part) if allowed else None
+        narrowing = None if mask is None else engine.constraint.narrow(mask)
+        answers += answer(engine, histories[part], search, _Limits(pruner, narrowing), start)
         progress.update(len(histories[part]))
     progress.close()
     return answers

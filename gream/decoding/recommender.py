@@ -153,7 +153,7 @@ class Recommender:
         allowed = torch.ones(1, len(self.catalogue), dtype=torch.bool)
         if exclude_seen:
             allowed[0, items] = False
-        [answer] = recommend_many(self.engine, [items], search, allowed=allowed)
+        [answer] = recommend_many(self.engine, [items], search, allowed=lambda part: allowed[part])
         return self._titled(answer)
 
     def history_of(self, user_id: str) -> list[str]:

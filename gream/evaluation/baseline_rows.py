@@ -15,6 +15,8 @@ from gream.evaluation.baseline_file import Tuned
 from gream.evaluation.baselines import ItemKNN, Popularity
 from gream.evaluation.exam import Exam, Row
 
+BASELINES = ("popularity", "item_knn", "sasrec")  # names of the rows
+
 
 def purchases_before(interactions: Interactions, split: int) -> list[np.ndarray]:
     """Return what the baselines count: of every user all purchases that come before those of `split`.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gream.evaluation.baseline_rows import BASELINES
 from gream.evaluation.differences import shown
 from gream.evaluation.rendering import markdown_table
 from gream.evaluation.strata import LENGTHS, POPULARITIES
 
-_BASELINES = ("popularity", "item_knn", "sasrec")
 _OFFERED = {
     "coverage": "share of the catalogue that is offered to somebody",
     "gini": "how unevenly offers fall on the items, 0 to 1",
@@ -61,7 +61,7 @@ def _differences(report: Mapping[str, Any], labels: Mapping[str, str], k: int) -
             shown(one, f"ndcg@{k}"),
         ]
         for one in report["differences"]
-        if one["row"] not in _BASELINES and one["against"] != "popularity"
+        if one["row"] not in BASELINES and one["against"] != "popularity"
     ]
     return [
         "## Differences",

@@ -20,13 +20,13 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from gream.errors import InputError
+from gream.evaluation.baseline_rows import BASELINES
 from gream.evaluation.differences import difference, shown
 from gream.evaluation.ranks_file import load_ranks
 from gream.evaluation.rendering import escape_markdown, markdown_table, save_figure, text_table
 from gream.evaluation.report import FIGURES_FILE, LABELS
 
 TABLE_FILE, PLOT_FILE, FIGURES = "comparison.md", "comparison.png", "comparison.json"
-_BASELINES = ("popularity", "item_knn", "sasrec")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ def evaluation_of(place: Path) -> Path:
 
 def strongest(entries: Sequence[_Entry], k: int) -> _Entry:
     """Return the baseline with the best NDCG@k, which the rest is compared with; else the first row."""
-    baselines = [entry for entry in entries if entry.row in _BASELINES]
+    baselines = [entry for entry in entries if entry.row in BASELINES]
     return max(baselines or entries[:1], key=lambda entry: entry.figures[f"ndcg@{k}"])
 
 
@@ -110,7 +110,7 @@ def _entries(
     for title, report, (cases, of_rows) in zip(titles, reports, ranks, strict=True):
         for row, places in of_rows.items():
             entry = _Entry(f"{title}: {LABELS[row]}", row, report[row], cases, places)
-            if row in _BASELINES and any(_same(entry, before) for before in entries):
+            if row in BASELINES and any(_same(entry, before) for before in entries):
                 continue
             entries.append(entry)
     return entries
@@ -173,7 +173,7 @@ def _plot(path: Path, found: Sequence[Mapping[str, Any]], k: int) -> None:
     figure = Figure(figsize=(10, 0.4 * len(found) + 1.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     labels = [line["title"].replace("$", r"\$") for line in found]  # a dollar would begin mathematics
-    colours = ["#999999" if line["row"] in _BASELINES else "#1f77b4" for line in found]
+    colours = ["#999999" if line["row"] in BASELINES else "#1f77b4" for line in found]
     for axis, name in zip(axes, (f"recall@{k}", f"ndcg@{k}"), strict=True):
         values = np.array([line[name] for line in found])
         bounds = np.array([line[f"{name}_interval"] for line in found])

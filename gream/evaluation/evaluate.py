@@ -169,10 +169,10 @@ def model_rows(
     """Return the row and the B answers of every search, by the row's name."""
     rows: dict[str, Row] = {}
     answers: dict[str, list[Answer]] = {}
-    histories, allowed = [history.tolist() for history in exam.histories], exam.allowed()
+    histories = [history.tolist() for history in exam.histories]
     for name, search in searches.items():
         started = time.perf_counter()
-        found = recommend(engine, histories, search, allowed=allowed, batch_size=batch_size)
+        found = recommend(engine, histories, search, allowed=exam.allowed, batch_size=batch_size)
         rows[name] = exam.row([a.items for a in found], time.perf_counter() - started)
         if search.mode == "direct" and search.prune_threshold is not None:
             lost = false_prune_rate(found, exam.targets, engine.constraint, search)

@@ -41,14 +41,14 @@ class Exam:
         """What each user bought before the target, oldest first."""
         return [case.history for case in self.cases]
 
-    def allowed(self, part: slice = slice(None)) -> torch.Tensor | None:
+    def allowed(self, part: slice) -> torch.Tensor | None:
         """Return the items that may be recommended to each user of a part: (B', N) bool; None: all may."""
         if not self.exclude_seen:
             return None
-        histories = self.histories[part]
-        mask = torch.ones(len(histories), self.num_items, dtype=torch.bool)
-        for user, history in enumerate(histories):
-            mask[user, torch.from_numpy(np.asarray(history, dtype=np.int64))] = False
+        cases = self.cases[part]
+        mask = torch.ones(len(cases), self.num_items, dtype=torch.bool)
+        for row, case in enumerate(cases):
+            mask[row, torch.from_numpy(case.history)] = False
         return mask
 
     @property

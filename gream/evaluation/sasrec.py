@@ -43,7 +43,6 @@ class SASRecSettings:
     patience: int = 5  # epochs without a better NDCG@10 on validation, after which training ends
     batch_size: int = 128  # sequences
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0
 
 
 class SASRec(nn.Module):
@@ -138,9 +137,7 @@ def fit(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         model = SASRec(num_items, settings).to(device)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-        )
+        optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, betas=(0.9, 0.98))
         rng = np.random.default_rng(seed)
         figures: list[dict[str, float]] = []
         best = copy.deepcopy(model.state_dict())

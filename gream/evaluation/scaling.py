@@ -88,19 +88,17 @@ def sweep(
     """
     histories = [history.tolist() for history in exam.histories]
     tallies = [_Tally(setting, engine.constraint) for setting in settings]
+    first = replace(exam, cases=exam.cases[:_WARM_UP])
     for setting in settings:
-        first = slice(_WARM_UP)
-        recommend(
-            engine, histories[first], setting.search, allowed=exam.allowed(first), batch_size=batch_size
-        )
+        recommend(engine, histories[:_WARM_UP], setting.search, allowed=first.allowed, batch_size=batch_size)
     progress = tqdm(total=len(settings) * len(histories), desc="scaling", unit="search", disable=None)
     for start in range(0, len(histories), batch_size):
         part = slice(start, start + batch_size)
-        allowed = exam.allowed(part)
+        asked = replace(exam, cases=exam.cases[part])
         for setting, tally in zip(settings, tallies, strict=True):
             search = replace(setting.search, seed=setting.search.seed + start)
             started = time.perf_counter()
-            found = recommend(engine, histories[part], search, allowed=allowed, batch_size=batch_size)
+            found = recommend(engine, histories[part], search, allowed=asked.allowed, batch_size=batch_size)
             tally.add(found, exam.targets[part], time.perf_counter() - started)
             progress.update(len(found))
     progress.close()

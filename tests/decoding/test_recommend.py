@@ -66,7 +66,7 @@ def test_only_allowed_items_are_recommended(engine: Engine, mode: str) -> None:
     for user, items in enumerate([[1, 2, 3], [5, 6], [0, 23, 11, 12]]):
         allowed[user, items] = True
     search = Search(k=4, mode=mode, num_chains=2, max_chain_tokens=4)
-    answers = recommend_many(engine, HISTORIES, search, allowed=allowed)
+    answers = recommend_many(engine, HISTORIES, search, allowed=lambda part: allowed[part])
     assert [set(a.items.tolist()) for a in answers] == [{1, 2, 3}, {5, 6}, {0, 23, 11, 12}]
 
 

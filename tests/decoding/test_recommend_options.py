@@ -105,7 +105,7 @@ def test_users_keep_their_own_filter_in_every_batch(engine: Engine, mode: str) -
     for user, items in enumerate(wanted):
         allowed[user, items] = True
     search = Search(k=3, mode=mode, num_chains=2, max_chain_tokens=3)
-    answers = recommend_many(engine, HISTORIES, search, allowed=allowed, batch_size=2)
+    answers = recommend_many(engine, HISTORIES, search, allowed=lambda part: allowed[part], batch_size=2)
     assert [sorted(answer.items.tolist()) for answer in answers] == [sorted(items) for items in wanted]
 
 
@@ -152,9 +152,10 @@ def shop(
         engines.append(options.get("engine", engine_name))
         return Recommender(engine, catalogue, interactions, Search(num_beams=8))
 
-    def answered(_: Engine, histories: Any, search: Search, *, allowed: torch.Tensor) -> list[Answer]:
+    def answered(_: Engine, histories: Any, search: Search, *, allowed: Any) -> list[Answer]:
         assert len(histories) == 1
-        requests.append((search, (~allowed[0]).nonzero().flatten().tolist(), engines[-1]))
+        [mask] = allowed(slice(0, 1)).tolist()
+        requests.append((search, [item for item in range(24) if not mask[item]], engines[-1]))
         rest = "Preference: p\nIntent: i\nRecommendation: r\nHistory: h"
         chains = [f"Evidence: ink\n{rest}", f"Evidence: tents\n{rest}"]
         return [Answer(np.array([4, 9]), np.array([-1.0, -2.0]), np.array([0.25, 0.5]), chains, [1, 0])]

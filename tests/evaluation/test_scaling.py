@@ -125,7 +125,7 @@ def test_every_batch_goes_through_all_settings_and_every_user_is_counted(
     clock = [0.0]
     monkeypatch.setattr(scaling, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     cases = interactions.cases(TEST)[:3]
-    exam = Exam(cases, num_items=24, k=2, seed=0)
+    exam = Exam(cases, num_items=24, k=2, seed=0, exclude_seen=True)
     constraint = TrieConstraint(names)
     asked: list[tuple[int, int, int]] = []
 
@@ -134,6 +134,9 @@ def test_every_batch_goes_through_all_settings_and_every_user_is_counted(
     ) -> list[Answer]:
         """All paths of user 0's target are kept for everybody; its item is first in the list of width 2."""
         asked.append((search.num_beams, len(histories), search.seed))
+        for user, history in enumerate(histories):  # the mask is that of these users
+            [mask] = allowed(slice(user, user + 1)).tolist()
+            assert [item for item in range(24) if not mask[item]] == sorted(set(history))
         clock[0] += search.num_beams * len(histories)
         kept = tuple(constraint.item_nodes[cases[0].target, level].reshape(1).numpy() for level in range(3))
         items = np.array([cases[0].target]) if search.num_beams == 2 else np.array([cases[1].target])
