@@ -15,4 +15,6 @@ In the order of the work:
     keep.py       deduplication, k-core, dense ids (columns.py: whole columns at once)
     split.py      leave-one-out, or 8:1:1 by time
     store.py      the data folder that all later stages read: catalogue, interactions, splits
+    copurchases.py
+                  which items are bought near each other, for item kNN and the path scorer
 """

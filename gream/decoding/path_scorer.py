@@ -10,14 +10,14 @@ Keys and values are one of two contexts:
 - `own` (ours): a small encoder of the scorer itself over the history's names (`history_encoder`), for engines
   that give no hidden states.
 
-Differs from the paper in (all ours):
+Differs from the paper (all ours):
 - the row of a prefix is the sum of its own row and of those of the prefixes before it, so that rare items
   lean on their sub-tree; in the own context an item of the history is the row of its whole name;
 - the block runs for every path, so it has one head and half the scorer's width (the paper: a quarter of the
   generator's heads), and neither output projection nor dropout;
 - the logit is the MLP's output plus the affinity of user and path: the inner product of row and the user's
-  last state, and a learned bias by depth and age for every purchase that lies below the path, so that coming
-  back to a shelf can count for a path and buying the same thing again against it.
+  last state, a learned bias by depth and age for every purchase below the path, so that coming back to a
+  shelf can count for it and buying the same again against it, and what others bought nearby (`copurchases`).
 
 Legend: B users, W paths, T states of a context, M purchases, L codebooks, N items, V valid prefixes of a
 level, D hidden size, P = D / 2 size of the block, H width of the policy.
@@ -34,37 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gream.decoding.backend import Session
+from gream.decoding.copurchases import CoPurchases, Evidence, HeldOut
 from gream.decoding.history_encoder import HistoryEncoder, age_bias
+from gream.decoding.scorer_shape import ScorerShape
 from gream.errors import InputError
 from gream.semantic_ids.constraint import TrieConstraint
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScorerShape:
-    """Size of a path scorer.
-
-    `max_history` is the number of newest purchases that it looks at. `policy_size` is the width of the
-    policy's hidden states that it reads; 0 is an encoder of its own, the only user of layers and heads.
-    """
-
-    hidden_size: int = 64
-    num_layers: int = 1
-    num_heads: int = 2
-    dropout: float = 0.3
-    max_history: int = 50
-    policy_size: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers", "num_heads", "max_history"):
-            if getattr(self, name) < 1:
-                raise InputError(f"`{name}` is {getattr(self, name)}; a path scorer needs at least 1.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise InputError(f"`dropout` is {self.dropout}; give a share from 0 to less than 1.")
-        if self.hidden_size % self.num_heads or self.hidden_size % 2:
-            raise InputError(
-                f"`hidden_size` is {self.hidden_size}, but must be even and a multiple of `num_heads` "
-                f"({self.num_heads}); choose sizes that divide."
-            )
 
 
 @dataclass(frozen=True)
@@ -77,6 +51,7 @@ class ScorerContext:
     state: Tensor  # (B, D)
     bought: Tensor  # (B, M, L) nodes of the prefixes of the purchases
     returns: Tensor  # (B, M, L) what a purchase adds to the paths above it, 0 where there is none
+    evidence: Evidence | None = None  # of a scorer that counts co-purchases
 
 
 class PrefixPathScorer(nn.Module):
@@ -114,6 +89,8 @@ class PrefixPathScorer(nn.Module):
             self.path_ages = nn.Embedding(shape.max_history + 1, 1)
         # biases by age 0..max_history - 1, 0 is the newest purchase; the encoder's start state has the last
         self.return_ages = nn.Embedding(shape.max_history + 1, constraint.depth)
+        if shape.neighbours:
+            self.copurchases = CoPurchases(constraint, shape.max_history, shape.neighbours)
         self.state = nn.Linear(size, size, bias=False)
         self.path = nn.Sequential(nn.RMSNorm(size), nn.Linear(size, size // 2, bias=False))
         self.query = nn.Linear(size // 2, size // 2, bias=False)
@@ -151,13 +128,16 @@ class PrefixPathScorer(nn.Module):
             assert session is not None
             return self.policy_contexts(*session.prompt_states(), items, counts)
 
-    def contexts_at(self, items: Tensor, users: Tensor, counts: Tensor) -> ScorerContext:
+    def contexts_at(
+        self, items: Tensor, users: Tensor, counts: Tensor, held_out: HeldOut | None = None
+    ) -> ScorerContext:
         """Encode the first purchases of sequences, for many cuts in one pass.
 
         Args:
             items: (U, S) item ids of U sequences, oldest first, padded at the end with any item.
             users: (B,) row of `items` that each context belongs to.
             counts: (B,) number of purchases, 0..S, that the context may see.
+            held_out: for training, counts of co-purchases without those of the users.
 
         Returns:
             B contexts. Purchases from `counts` on do not enter: the encoder is causal.
@@ -179,10 +159,18 @@ class PrefixPathScorer(nn.Module):
             bias=bias.squeeze(-1),
             state=self.state(F.embedding(users * width + counts, states.reshape(-1, size))),
             bought=self.item_nodes[items[users]],
-            returns=self._returns(counts, width - 1),
+            returns=self._returns(_ages(counts, width - 1)),
+            evidence=self._evidence(items[users], counts, held_out),
         )
 
-    def policy_contexts(self, states: Tensor, real: Tensor, items: Tensor, counts: Tensor) -> ScorerContext:
+    def policy_contexts(
+        self,
+        states: Tensor,
+        real: Tensor,
+        items: Tensor,
+        counts: Tensor,
+        held_out: HeldOut | None = None,
+    ) -> ScorerContext:
         """Read the policy's hidden states as the context of B users.
 
         Args:
@@ -190,6 +178,7 @@ class PrefixPathScorer(nn.Module):
             real: (B, T) bool, false where a position is padding, on either side.
             items: (B, M) the users' newest purchases, oldest first, padded at the end with any item.
             counts: (B,) number of real purchases.
+            held_out: as in `contexts_at`.
 
         Raises:
             InputError: states of another width than those that it was trained on.
@@ -208,14 +197,18 @@ class PrefixPathScorer(nn.Module):
             bias=torch.zeros_like(states[..., 0]).masked_fill(~real, -torch.inf),
             state=self.state(states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]),
             bought=self.item_nodes[items],
-            returns=self._returns(counts, items.shape[1]),
+            returns=self._returns(_ages(counts, items.shape[1])),
+            evidence=self._evidence(items, counts, held_out),
         )
 
     def affinities(self, context: ScorerContext, level: int) -> Tensor:
         """Match user and path without the network: logits of all valid prefixes of a level, (B, V)."""
         inner = context.state @ self.level_rows(level).T
         below = context.bought[:, :, level] - self.level_nodes[level].start
-        return inner.scatter_add(1, below, context.returns[:, :, level])
+        affinities = inner.scatter_add(1, below, context.returns[:, :, level])
+        if context.evidence is None:
+            return affinities
+        return affinities + self.copurchases.level(context.evidence, level)
 
     def score(self, context: object, level: int, nodes: Tensor) -> Tensor:
         """Give one logit to every path, for inference: `logits` without a graph.
@@ -230,11 +223,12 @@ class PrefixPathScorer(nn.Module):
         """
         assert isinstance(context, ScorerContext)
         with torch.inference_mode():
-            # Only the rows that are asked for: a catalogue has many more than a search looks at.
-            rows = self._rows_of(nodes.clamp_min(0), level)  # (B, W, D)
+            rows = self._rows_of(nodes.clamp_min(0), level)  # (B, W, D), of a catalogue with many more
             again = context.bought[:, None, :, level] == nodes[:, :, None]  # (B, W, M)
             returns = torch.where(again, context.returns[:, None, :, level], 0.0).sum(dim=2)
             affinities = (rows @ context.state[:, :, None]).squeeze(-1) + returns
+            if context.evidence is not None:
+                affinities = affinities + self.copurchases.of_nodes(context.evidence, level, nodes)
             paths = self.path(rows)
             return self._judged(context, paths, self.query(paths), affinities, nodes)
 
@@ -272,11 +266,15 @@ class PrefixPathScorer(nn.Module):
             row[: len(history)] = torch.as_tensor(np.asarray(history, dtype=np.int64))
         return items, counts
 
-    def _returns(self, counts: Tensor, width: int) -> Tensor:
-        """Look up what each of `width` purchases adds to the paths above it: (B, M, L), 0 at padding."""
-        ages = counts[:, None] - torch.arange(1, width + 1, device=counts.device)  # (B, M)
+    def _returns(self, ages: Tensor) -> Tensor:
+        """Look up what purchases of (B, M) ages add to the paths above them: (B, M, L), 0 at padding."""
         found: Tensor = self.return_ages(ages.clamp(0, self.shape.max_history))
         return found.masked_fill(ages[..., None] < 0, 0.0)
+
+    def _evidence(self, items: Tensor, counts: Tensor, held_out: HeldOut | None) -> Evidence | None:
+        if not self.shape.neighbours:
+            return None
+        return self.copurchases.evidence(items, _ages(counts, items.shape[1]), held_out)
 
     def _initialise(self) -> None:
         """Small rows, no age bias, and an MLP that starts at 0: a plain inner product at first."""
@@ -286,6 +284,11 @@ class PrefixPathScorer(nn.Module):
             nn.init.zeros_(self.path_ages.weight)
         for weight in self.head[-1].parameters():
             nn.init.zeros_(weight)
+
+
+def _ages(counts: Tensor, width: int) -> Tensor:
+    """Say how old each of `width` purchases is: (B, M), 0 for the newest, negative at padding."""
+    return counts[:, None] - torch.arange(1, width + 1, device=counts.device)
 
 
 def _ancestors(constraint: TrieConstraint) -> Tensor:

@@ -111,8 +111,12 @@ def load_engine(
     engine: str = "torch",
     max_history: int = 20,
     catalogue: Catalogue | None = None,
+    purchases: Sequence[np.ndarray] | None = None,
 ) -> Engine:
-    """Load names, model and scorer for an engine; pruning needs the catalogue for its categories.
+    """Load names, model and scorer for an engine.
+
+    Pruning needs the catalogue for its categories; a scorer that counts co-purchases needs the purchases that
+    it may count.
 
     Raises:
         InputError: unknown engine, or folders that do not belong together.
@@ -124,7 +128,7 @@ def load_engine(
         Prompter(tokenizer, names, max_history=max_history),
         load_constraint(sids, names).to(backend.device),
         names,
-        load_scorer(scorer, names).to(backend.device) if scorer else None,
+        load_scorer(scorer, names, purchases).to(backend.device) if scorer else None,
         None if catalogue is None else item_categories(catalogue.categories),
     )
 

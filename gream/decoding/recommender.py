@@ -99,7 +99,7 @@ class Recommender:
                 "run `gream run RECIPE` again."
             )
         data = run / settings["data"]
-        catalogue = load_catalogue(data)
+        catalogue, interactions = load_catalogue(data), load_interactions(data)
         loaded = load_engine(
             run / settings["sids"],
             run / settings["model"],
@@ -107,11 +107,12 @@ class Recommender:
             engine=engine,
             max_history=settings["max_history"],
             catalogue=catalogue,
+            purchases=interactions.sequences,
         )
         search = Search(**{name: settings[name] for name in SERVED})
         if search.scorer_levels is not None:  # JSON has no tuples
             search = replace(search, scorer_levels=tuple(search.scorer_levels))
-        return cls(loaded, catalogue, load_interactions(data), search)
+        return cls(loaded, catalogue, interactions, search)
 
     def recommend(
         self,

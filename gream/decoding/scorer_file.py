@@ -6,13 +6,16 @@ Legend: N items, L codebooks, D hidden size.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.errors import InputError
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names
@@ -28,11 +31,20 @@ def save_scorer(folder: Path, scorer: PrefixPathScorer, names: Names) -> None:
     (folder / SHAPE_FILE).write_text(json.dumps(data, indent=2) + "\n")
 
 
-def load_scorer(folder: Path, names: Names) -> PrefixPathScorer:
+def load_scorer(
+    folder: Path, names: Names, purchases: Sequence[np.ndarray] | None = None
+) -> PrefixPathScorer:
     """Read a scorer for inference; it goes on with items that were named after it was trained.
 
+    Args:
+        folder: what `gream prm` wrote.
+        names: the names of the catalogue.
+        purchases: what each user bought, oldest first, where co-purchases are counted; a scorer that does not
+            look at them needs none.
+
     Raises:
-        InputError: the folder holds no scorer, or one that was made for other names or by an older gream.
+        InputError: the folder holds no scorer, or one that was made for other names or by an older gream, or
+            that needs purchases.
     """
     if not (folder / SHAPE_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} holds no path scorer; run `gream prm`, or correct the path.")
@@ -53,6 +65,10 @@ def load_scorer(folder: Path, names: Names) -> PrefixPathScorer:
     if len(known) < len(names):
         weights["rows.weight"] = _rows_of_more_names(weights["rows.weight"], known, scorer.item_nodes)
     scorer.load_state_dict(weights)
+    if scorer.shape.neighbours:
+        if purchases is None:
+            raise InputError(f"The path scorer in {folder} counts co-purchases; give it the purchases.")
+        scorer.copurchases.count(purchases)
     return scorer.eval().requires_grad_(False)
 
 

@@ -7,20 +7,18 @@ Both are fitted from whatever sequences they are given. For a test purchase that
 before it, validation purchases included, as the literature's kNN figures do; models learn from training
 purchases only, so this favours the baselines.
 
-The counting is standard item kNN; the weights are ours, chosen on the validation split of Amazon Beauty
-and Amazon Industrial & Scientific.
+The model is standard item kNN; its settings are ours, chosen on the validation split of Amazon Beauty and
+Amazon Industrial & Scientific.
 
-Legend: B users, N items, T purchases of all users.
+Legend: B users, N items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy import sparse
 
-Sequences = Sequence[np.ndarray] | Sequence[Sequence[int]]
+from gream.data.copurchases import Sequences, flat, similarity
 
 _USERS_AT_ONCE = 1000  # bounds memory of the (B, N) scores
 
@@ -29,7 +27,7 @@ class Popularity:
     """Recommend to everybody the items bought most often, ties by lower item id."""
 
     def __init__(self, sequences: Sequences, num_items: int) -> None:
-        counts = np.bincount(_flat(sequences), minlength=num_items)  # (N,)
+        counts = np.bincount(flat(sequences), minlength=num_items)  # (N,)
         self.order = np.argsort(-counts, kind="stable")  # (N,) item ids, best first
 
     def recommend(self, histories: Sequences, k: int, *, exclude_seen: bool = False) -> list[np.ndarray]:
@@ -52,17 +50,13 @@ class Popularity:
 class ItemKNN:
     """Recommend what is bought near the items of the history, the newest counting most.
 
-    similarity(i, j) = c(i, j) / sqrt((n_i + shrinkage) (n_j + shrinkage)), where c sums 1 / distance over
-    all pairs of purchases at most `window` apart, with j after i (before i: times `backward`), and n counts
-    purchases. The score of j is the sum of decay^age similarity(i, j) over the newest `memory` items i of
-    the history, the newest having age 0. A list with fewer than k scored items is filled by popularity.
+    The score of j is the sum of decay^age similarity(i, j) over the newest `memory` items i of the history,
+    the newest having age 0. A list with fewer than k scored items is filled by popularity.
 
     Args:
         sequences: purchases of each user, oldest first.
         num_items: N, size of the catalogue.
-        window: largest distance of two purchases that count as bought together.
-        backward: weight of pairs against the order of purchase; 1 is the symmetric model of the literature.
-        shrinkage: added to each item's count, so that rare items do not win by one lucky pair.
+        window, backward, shrinkage: see `similarity`.
         decay: weight of each step back in the history.
         memory: number of newest purchases that count.
     """
@@ -80,11 +74,9 @@ class ItemKNN:
     ) -> None:
         self.num_items, self.decay, self.memory = num_items, decay, memory
         self.popularity = Popularity(sequences, num_items)
-        together = _co_occurrence(sequences, num_items, window=window, backward=backward)
-        counts = np.bincount(_flat(sequences), minlength=num_items)
-        # the guard of the division: an item without a purchase has no pair, whatever its scale is
-        scale = sparse.diags_array(1.0 / np.sqrt(np.maximum(counts + shrinkage, 1.0)))
-        self.similarity = sparse.csr_array(scale @ together @ scale)  # (N, N)
+        self.similarity = similarity(
+            sequences, num_items, window=window, backward=backward, shrinkage=shrinkage
+        )  # (N, N)
 
     def recommend(self, histories: Sequences, k: int, *, exclude_seen: bool = False) -> list[np.ndarray]:
         """Return min(k, N) items for each history, best first; fewer where `exclude_seen` leaves fewer."""
@@ -104,21 +96,8 @@ class ItemKNN:
         newest = [np.asarray(h, dtype=np.int64)[::-1][: self.memory] for h in histories]
         ages = np.concatenate([np.arange(len(h)) for h in newest])
         rows = np.repeat(np.arange(len(newest)), [len(h) for h in newest])
-        cells = (rows, _flat(newest))
+        cells = (rows, flat(newest))
         return sparse.csr_array((self.decay**ages, cells), shape=(len(newest), self.num_items))
-
-
-def _co_occurrence(sequences: Sequences, num_items: int, *, window: int, backward: float) -> sparse.csr_array:
-    """Sum 1 / distance over pairs of different items at most `window` apart: (N, N), row bought first."""
-    items = _flat(sequences)  # (T,)
-    users = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])  # (T,)
-    total = sparse.csr_array((num_items, num_items), dtype=np.float64)
-    for distance in range(1, window + 1):
-        first, second = items[:-distance], items[distance:]
-        pair = (users[:-distance] == users[distance:]) & (first != second)
-        weights = np.full(int(pair.sum()), 1.0 / distance)
-        total = total + sparse.csr_array((weights, (first[pair], second[pair])), shape=total.shape)
-    return sparse.csr_array(total + backward * total.T)
 
 
 def best_items(items: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
@@ -127,8 +106,3 @@ def best_items(items: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
         last = np.partition(scores, len(scores) - k)[len(scores) - k]
         items, scores = items[scores >= last], scores[scores >= last]
     return items[np.lexsort((items, -scores))][:k].astype(np.int64)
-
-
-def _flat(sequences: Sequences) -> np.ndarray:
-    parts = [np.asarray(s, dtype=np.int64) for s in sequences]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

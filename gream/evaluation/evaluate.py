@@ -72,15 +72,16 @@ def run(config: EvaluateConfig) -> None:
         cases = draw_cases(everyone, config.max_users, config.seed)
         exam = _exam(config, cases, interactions, len(catalogue))
         tuned = load_tuned(config.locate("baselines"), exam.num_items) if config.baselines else None
-        rows, lists = baseline_rows(exam, purchases_before(interactions, split), tuned)
+        earlier = purchases_before(interactions, split)
+        rows, lists = baseline_rows(exam, earlier, tuned)
         if config.before:
-            engine = _load(config, "before", exam, catalogue)
+            engine = _load(config, "before", exam, catalogue, earlier)
             direct = {"direct_before_srpo": searches["direct"]}
             found, answers = model_rows(exam, engine, direct, batch_size=config.batch_size)
             rows |= found
             lists |= items_of(answers)
             del engine  # two models at once need not fit
-        engine = _load(config, "model", exam, catalogue)
+        engine = _load(config, "model", exam, catalogue, earlier)
         _refuse_states_of_another(config, engine)
         found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
         rows |= found
@@ -99,7 +100,8 @@ def run(config: EvaluateConfig) -> None:
             swept = _sweep(config, "model", exam, engine)
             if config.smaller:
                 del engine
-                swept += _sweep(config, "smaller", exam, _load(config, "smaller", exam, catalogue))
+                engine = _load(config, "smaller", exam, catalogue, earlier)
+                swept += _sweep(config, "smaller", exam, engine)
             write_scaling(draft.path, report, swept)
             draft.counts["searches compared"] = len(swept)
     if config.scaling:
@@ -211,7 +213,10 @@ def _sweep(config: EvaluateConfig, model: str, exam: Exam, engine: Engine) -> li
     return [{"model": getattr(config, model), **row} for row in rows]
 
 
-def _load(config: EvaluateConfig, model: str, exam: Exam, catalogue: Catalogue) -> Engine:
+def _load(
+    config: EvaluateConfig, model: str, exam: Exam, catalogue: Catalogue, earlier: Sequence[np.ndarray]
+) -> Engine:
+    """Load a model; its scorer counts co-purchases in the same purchases as item kNN."""
     scorer = config.locate("scorer") if config.scorer and model != "before" else None
     engine = load_engine(
         config.locate("sids"),
@@ -220,6 +225,7 @@ def _load(config: EvaluateConfig, model: str, exam: Exam, catalogue: Catalogue) 
         engine=config.engine,
         max_history=config.max_history,
         catalogue=catalogue,
+        purchases=earlier,
     )
     if len(engine.names) != exam.num_items:
         raise InputError(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gream.data.store import Case
+from gream.decoding.copurchases import FOLDS, HeldOut, Neighbours
 from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
 from gream.training.path_loss import path_loss
 
@@ -24,6 +25,7 @@ from gream.training.path_loss import path_loss
 class Window:
     """A stretch of one training sequence; purchases from `first_target` on are learned from it."""
 
+    user: int
     items: np.ndarray  # (S,)
     first_target: int
 
@@ -32,18 +34,33 @@ class Window:
 class Batch:
     """Windows padded at the end to one length."""
 
+    users: Tensor  # (U,)
     items: Tensor  # (U, S)
     is_target: Tensor  # (U, S) bool
 
 
 class HistoryTargets:
-    """The training purchases of all users, each a target once an epoch."""
+    """The training purchases of all users, each a target once an epoch.
+
+    Args:
+        sequences: purchases of each user, oldest first.
+        max_history: newest purchases that a target may look at.
+        batch_size: windows of sequences in a batch.
+        tables: of `held_out_neighbours` of these sequences, for a scorer that counts co-purchases.
+    """
 
     trained: tuple[Any, ...] = ()  # no module beside the scorer
 
-    def __init__(self, sequences: list[np.ndarray], max_history: int, batch_size: int) -> None:
-        self._windows = [w for s in sequences for w in split_windows(s, max_history)]
+    def __init__(
+        self,
+        sequences: list[np.ndarray],
+        max_history: int,
+        batch_size: int,
+        tables: Neighbours | None = None,
+    ) -> None:
+        self._windows = [w for user, s in enumerate(sequences) for w in split_windows(user, s, max_history)]
         self._batch_size = batch_size
+        self._tables = tables
 
     def __len__(self) -> int:
         """Return the number of targets of one epoch."""
@@ -72,25 +89,26 @@ class HistoryTargets:
         self, scorer: PrefixPathScorer, batch: Batch, num_negatives: int, generator: torch.Generator
     ) -> Tensor:
         """Add the losses of a batch's targets, each scored against the purchases strictly before it."""
-        users, counts = batch.is_target.nonzero(as_tuple=True)
-        context = scorer.contexts_at(batch.items[:, :-1], users, counts)
-        return path_loss(scorer, context, batch.items[users, counts], num_negatives, generator)
+        rows, counts = batch.is_target.nonzero(as_tuple=True)
+        held_out = None if self._tables is None else HeldOut(self._tables, batch.users[rows] % FOLDS)
+        context = scorer.contexts_at(batch.items[:, :-1], rows, counts, held_out)
+        return path_loss(scorer, context, batch.items[rows, counts], num_negatives, generator)
 
     def contexts(self, scorer: PrefixPathScorer, cases: list[Case]) -> ScorerContext:
         """Encode the histories of cases as serving does."""
         return scorer.context([case.history.tolist() for case in cases])
 
 
-def split_windows(sequence: np.ndarray, max_history: int) -> list[Window]:
+def split_windows(user: int, sequence: np.ndarray, max_history: int) -> list[Window]:
     """Cut a sequence into stretches of at most max_history + 1 purchases; each is a target once.
 
     The stretches overlap by half, so that a target of a later one has half a history at least.
     """
-    windows = [Window(sequence[: max_history + 1], 0)] if len(sequence) else []
+    windows = [Window(user, sequence[: max_history + 1], 0)] if len(sequence) else []
     start, end = 0, max_history + 1
     while end < len(sequence):
         start += max(1, max_history // 2)
-        windows.append(Window(sequence[start : start + max_history + 1], end - start))
+        windows.append(Window(user, sequence[start : start + max_history + 1], end - start))
         end = start + max_history + 1
     return windows
 
@@ -103,7 +121,7 @@ def collate(windows: list[Window]) -> Batch:
     for row, window in enumerate(windows):
         items[row, : len(window.items)] = torch.as_tensor(window.items, dtype=torch.int64)
         is_target[row, window.first_target : len(window.items)] = True
-    return Batch(items, is_target)
+    return Batch(torch.tensor([w.user for w in windows]), items, is_target)
 
 
 def batches_of_like_length(

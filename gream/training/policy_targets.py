@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gream.data.store import Case
+from gream.decoding.copurchases import FOLDS, HeldOut, Neighbours
 from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
 from gream.language.prompting import Prompter
 from gream.training.history_targets import batches_of_like_length
@@ -37,6 +38,7 @@ class PolicyBatch:
     real: Tensor  # (B, T) bool, false at padding
     histories: list[list[int]]
     targets: Tensor  # (B,)
+    users: Tensor  # (B,)
 
 
 class PolicyTargets:
@@ -49,6 +51,7 @@ class PolicyTargets:
         batch_size: targets in a batch.
         per_sequence: targets that a sequence gives in an epoch; all it has where those are fewer.
         train_policy: whether the losses reach the policy.
+        tables: of `held_out_neighbours` of these sequences, for a scorer that counts co-purchases.
     """
 
     def __init__(
@@ -60,17 +63,19 @@ class PolicyTargets:
         *,
         per_sequence: int,
         train_policy: bool,
+        tables: Neighbours | None = None,
     ) -> None:
         self._policy = policy
         self._prompter = prompter
-        self._sequences = [s for s in sequences if len(s) > 1]
+        self._sequences = [(user, s) for user, s in enumerate(sequences) if len(s) > 1]
+        self._tables = tables
         self._batch_size = batch_size
         self._per_sequence = per_sequence
         self.trained: tuple[Any, ...] = (policy,) if train_policy else ()
 
     def __len__(self) -> int:
         """Return the number of targets of one epoch."""
-        return sum(min(self._per_sequence, len(s) - 1) for s in self._sequences)
+        return sum(min(self._per_sequence, len(s) - 1) for _, s in self._sequences)
 
     @property
     def num_batches(self) -> int:
@@ -80,7 +85,7 @@ class PolicyTargets:
     def batches(self, generator: torch.Generator) -> Iterator[PolicyBatch]:
         """Give one epoch: every sequence cut at random purchases."""
         cases = []
-        for user, sequence in enumerate(self._sequences):
+        for user, sequence in self._sequences:
             cuts = 1 + torch.randperm(len(sequence) - 1, generator=generator)[: self._per_sequence]
             cases += [Case(user, sequence[:cut], int(sequence[cut])) for cut in cuts.tolist()]
         shown = [min(len(case.history), self._prompter.max_history) for case in cases]
@@ -96,7 +101,8 @@ class PolicyTargets:
         tokens = torch.zeros(len(rows), width, dtype=torch.int64)
         tokens[real] = torch.tensor([token for row in rows for token in row])
         histories = [case.history.tolist() for case in cases]
-        return PolicyBatch(tokens, real, histories, torch.tensor([case.target for case in cases]))
+        targets, users = zip(*((case.target, case.user) for case in cases), strict=True)
+        return PolicyBatch(tokens, real, histories, torch.tensor(targets), torch.tensor(users))
 
     def losses(
         self, scorer: PrefixPathScorer, num_negatives: int, generator: torch.Generator
@@ -109,7 +115,8 @@ class PolicyTargets:
         self, scorer: PrefixPathScorer, batch: PolicyBatch, num_negatives: int, generator: torch.Generator
     ) -> Tensor:
         """Add the scorer's losses of a batch's targets, and the policy's where it is trained along."""
-        context, next_token = self.read(scorer, batch)
+        held_out = None if self._tables is None else HeldOut(self._tables, batch.users % FOLDS)
+        context, next_token = self.read(scorer, batch, held_out)
         loss = path_loss(scorer, context, batch.targets, num_negatives, generator)
         return loss + next_token if self.trained else loss
 
@@ -119,7 +126,9 @@ class PolicyTargets:
         with torch.no_grad():
             return self.read(scorer, self.collate(cases))[0]
 
-    def read(self, scorer: PrefixPathScorer, batch: PolicyBatch) -> tuple[ScorerContext, Tensor]:
+    def read(
+        self, scorer: PrefixPathScorer, batch: PolicyBatch, held_out: HeldOut | None = None
+    ) -> tuple[ScorerContext, Tensor]:
         """Run the policy once: the contexts of the prompts, and the next-token loss of the names, ()."""
         length = scorer.item_nodes.shape[1]  # tokens of a name
         device = self._policy.device
@@ -137,5 +146,5 @@ class PolicyTargets:
             next_token = F.cross_entropy(logits.flatten(0, 1), tokens[:, -length:].flatten(), reduction="sum")
         states = output.hidden_states[-1][:, :-length]
         items, counts = scorer.newest(batch.histories)
-        context = scorer.policy_contexts(states, real[:, :-length], items, counts)
+        context = scorer.policy_contexts(states, real[:, :-length], items, counts, held_out)
         return context, next_token.to(context.state.device)

@@ -5,7 +5,8 @@ purchase (`history_targets`), `policy` reads a policy's hidden states, after it 
 (`policy_targets`).
 
 Differs from the paper in (ours): the epoch with the best validation recall@10 of the scorer alone, ranking
-the whole catalogue, is kept. The paper gives no optimiser and no schedule.
+the whole catalogue, is kept; a scorer that counts co-purchases is calibrated after it. The paper gives no
+optimiser and no schedule.
 
 Legend: B cases.
 """
@@ -26,8 +27,10 @@ from tqdm import tqdm
 from gream import artifacts
 from gream.arguments import StageConfig, input_folder, option
 from gream.data.store import VALIDATION, Case, load_catalogue, load_interactions
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.copurchases import held_out_neighbours
+from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import save_scorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.errors import InputError
 from gream.evaluation import metrics
 from gream.evaluation.exam import draw_cases
@@ -35,6 +38,7 @@ from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, load_names
+from gream.training.calibration import calibrate
 from gream.training.history_targets import HistoryTargets
 from gream.training.policy_targets import PolicyTargets
 
@@ -66,6 +70,9 @@ class PrmConfig(StageConfig):
     num_heads: int = option(2, doc="attention heads of the encoder of its own")
     dropout: float = option(0.3, doc="dropout of history, attention and feed-forward")
     max_history: int = option(50, doc="newest purchases that scorer and prompt look at")
+    neighbours: int = option(
+        0, doc="co-purchased items around each purchase that count as evidence for a path; 0: none"
+    )
     num_negatives: int = option(16, doc="wrong prefixes against each true one, at every depth")
     epochs: int = option(10, doc="passes over the training purchases")
     targets_per_sequence: int = option(
@@ -83,7 +90,9 @@ class PrmConfig(StageConfig):
         for name in ("num_negatives", "epochs", "targets_per_sequence", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}; give at least 1.")
-        for name in ("learning_rate", "policy_learning_rate", "weight_decay", "validation_users"):
+        for name in (
+            "neighbours", "learning_rate", "policy_learning_rate", "weight_decay", "validation_users",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise InputError(f"`{name}` is {getattr(self, name)}; give at least 0.")
         if self.context not in CONTEXTS:
@@ -123,8 +132,12 @@ def run(config: PrmConfig) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             scorer = PrefixPathScorer(TrieConstraint(names), _shape(config, policy))
+            if config.neighbours:
+                scorer.copurchases.count(sequences)
             targets = _targets(config, sequences, names, policy, tokenizer)
             epochs = train(scorer, targets, cases, config)
+            if config.neighbours:
+                draft.counts.update(_calibrated(scorer, targets, cases))
         save_scorer(draft.path, scorer, names)
         if config.train_policy:
             save_model(draft.path / MODEL_FOLDER, policy, tokenizer, names)
@@ -189,6 +202,18 @@ def train(
     return figures
 
 
+def _calibrated(scorer: PrefixPathScorer, targets: Targets, cases: list[Case]) -> dict[str, float]:
+    """Calibrate the scorer; returns the figures before and after, which the report's epochs lack."""
+    before, after = calibrate(scorer, targets, cases)
+    ranks = ranks_by_scorer(scorer, targets, cases)
+    return {
+        "calibration loss before": before,
+        "calibration loss": after,
+        "calibrated recall@10": metrics.recall(ranks, 10),
+        "calibrated ndcg@10": metrics.ndcg(ranks, 10),
+    }
+
+
 def best_epoch(figures: list[dict[str, float]]) -> dict[str, float]:
     """Choose by recall@10, then NDCG@10; of equals the earliest."""
     return max(figures, key=lambda epoch: (epoch["recall@10"], epoch["ndcg@10"]))
@@ -220,14 +245,16 @@ def _shape(config: PrmConfig, policy: Any) -> ScorerShape:
         dropout=config.dropout,
         max_history=config.max_history,
         policy_size=policy.config.hidden_size if config.model else 0,
+        neighbours=config.neighbours,
     )
 
 
 def _targets(
     config: PrmConfig, sequences: list[np.ndarray], names: Names, policy: Any, tokenizer: Any
 ) -> Targets:
+    tables = held_out_neighbours(sequences, len(names), config.neighbours) if config.neighbours else None
     if not config.model:
-        return HistoryTargets(sequences, config.max_history, config.batch_size)
+        return HistoryTargets(sequences, config.max_history, config.batch_size, tables)
     return PolicyTargets(
         policy,
         Prompter(tokenizer, names, max_history=config.max_history),
@@ -235,6 +262,7 @@ def _targets(
         config.batch_size,
         per_sequence=config.targets_per_sequence,
         train_policy=config.train_policy,
+        tables=tables,
     )
 
 

@@ -92,7 +92,9 @@ class Parts:
             categories=item_categories(catalogue.categories)
             if any(n in config.rewards for n in OF_CATEGORIES)
             else None,
-            scorer=load_scorer(config.locate("scorer"), names) if config.scorer else None,
+            scorer=load_scorer(config.locate("scorer"), names, interactions.training_sequences())
+            if config.scorer
+            else None,
         )
         writer = None
         if config.rollouts != FREE:

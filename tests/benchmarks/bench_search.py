@@ -23,7 +23,8 @@ from transformers import DynamicCache
 
 from gream.artifacts import peak_memory_mb
 from gream.decoding.beam import Guide, beam_search
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.decoding.torch_backend import TorchBackend
 from gream.language.vocab import build_model
 from gream.semantic_ids.constraint import TrieConstraint

@@ -12,8 +12,9 @@ import torch
 from gream.decoding.answer import Answer
 from gream.decoding.beam import BeamResult
 from gream.decoding.chains import Chain, best_chain, chain_seed, merge_chains, reason
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.recommend import Engine, Search, recommend_many
+from gream.decoding.scorer_shape import ScorerShape
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.language.prompting import ANSWER_START, THINK_END, Prompter

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from gream.decoding.backend import Session
 from gream.decoding.beam import Guide, beam_search
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import SHAPE_FILE, WEIGHTS_FILE, load_scorer, save_scorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.errors import InputError
 from gream.semantic_ids.collisions import name_new_items
 from gream.semantic_ids.constraint import TrieConstraint

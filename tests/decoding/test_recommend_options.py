@@ -13,9 +13,10 @@ from gream.cli import main
 from gream.data.store import Catalogue, Interactions
 from gream.decoding import recommend, recommender
 from gream.decoding.answer import Answer
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.recommend import Engine, Search, recommend_many
 from gream.decoding.recommender import Recommender, format_recommendations
+from gream.decoding.scorer_shape import ScorerShape
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.language.prompting import Prompter

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from gream.decoding.beam import BeamResult, Guide, beam_search
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.decoding.torch_backend import TorchBackend
 from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import Names, SidLayout

@@ -14,9 +14,10 @@ import pytest
 from gream.cli import main
 from gream.data.store import TEST, Interactions
 from gream.decoding.answer import Answer
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.recommend import Engine, Search
 from gream.decoding.scorer_file import save_scorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.evaluation import scaling
 from gream.evaluation.evaluate import EvaluateConfig
 from gream.evaluation.exam import Exam

@@ -12,7 +12,8 @@ import torch
 from gream.artifacts import writing
 from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.decoding.consistency import item_categories
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.language.vocab import save_model
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, save_names

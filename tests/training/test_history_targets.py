@@ -11,7 +11,7 @@ from gream.training.history_targets import HistoryTargets, Window, collate, spli
 
 @pytest.mark.parametrize("length", [1, 4, 5, 6, 17, 30])
 def test_every_purchase_is_a_target_once_with_half_a_history_at_least(length: int) -> None:
-    windows = split_windows(np.arange(length), 4)
+    windows = split_windows(0, np.arange(length), 4)
     targets = [int(i) for w in windows for i in w.items[w.first_target :]]
     assert targets == list(range(length))
     for window in windows:
@@ -21,11 +21,12 @@ def test_every_purchase_is_a_target_once_with_half_a_history_at_least(length: in
 
 
 def test_no_purchases_give_no_window() -> None:
-    assert split_windows(np.arange(0), 4) == []
+    assert split_windows(0, np.arange(0), 4) == []
 
 
 def test_padding_is_no_target() -> None:
-    batch = collate([Window(np.array([3, 1, 4]), 1), Window(np.array([5]), 0)])
+    batch = collate([Window(7, np.array([3, 1, 4]), 1), Window(2, np.array([5]), 0)])
+    assert batch.users.tolist() == [7, 2]
     assert batch.items.tolist() == [[3, 1, 4], [5, 0, 0]]
     assert batch.is_target.tolist() == [[False, True, True], [True, False, False]]
 

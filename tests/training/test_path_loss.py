@@ -47,7 +47,7 @@ def test_an_indifferent_scorer_loses_the_logarithm_of_the_choices(names: Names) 
     """Head and history state at zero: log(N + 1) for InfoNCE and log V for the next prefix, at all depths."""
     scorer = new_scorer(names).eval()
     torch.nn.init.zeros_(scorer.state.weight)  # the head's last layer starts at zero anyway
-    batch = collate([Window(np.array([3, 1, 4]), 0), Window(np.array([5, 9]), 1)])
+    batch = collate([Window(0, np.array([3, 1, 4]), 0), Window(1, np.array([5, 9]), 1)])
     loss = TARGETS.loss(scorer, batch, 5, torch.Generator().manual_seed(0)).item()
     sizes = [len(nodes) for nodes in scorer.level_nodes]
     assert sizes[0] == 3  # so that only two negatives exist at the first depth
@@ -60,7 +60,7 @@ def test_as_many_negatives_as_there_are_make_the_full_softmax(names: Names) -> N
     torch.nn.init.normal_(scorer.head[-1].weight)
     scorer.eval()
     items = torch.tensor([[3, 1, 4]])
-    batch = collate([Window(np.array([3, 1, 4]), 2)])
+    batch = collate([Window(0, np.array([3, 1, 4]), 2)])
     loss = TARGETS.loss(scorer, batch, 1000, torch.Generator()).item()
     context = scorer.context([[3, 1]])
     expected = 0.0

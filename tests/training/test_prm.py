@@ -40,7 +40,7 @@ CONFIG = PrmConfig(
 )
 
 COUNTS = ("num_negatives", "epochs", "targets_per_sequence", "batch_size")
-AMOUNTS = ("learning_rate", "policy_learning_rate", "weight_decay", "validation_users")
+AMOUNTS = ("neighbours", "learning_rate", "policy_learning_rate", "weight_decay", "validation_users")
 EPOCH = {"epoch": 1, "loss": 1.0, "recall@10": 0.5, "ndcg@10": 0.25}
 
 
@@ -152,6 +152,24 @@ def test_the_stage_writes_a_scorer_and_its_figures(run_dir: Path, names: Names) 
     ranks = prm.ranks_by_scorer(scorer, HistoryTargets([], 8, 32), cases)
     assert metrics.recall(ranks, 10) == pytest.approx(best["recall@10"])
     assert metrics.ndcg(ranks, 10) == pytest.approx(best["ndcg@10"])
+
+
+@pytest.mark.parametrize("context", ["own", "policy"])
+def test_a_scorer_that_counts_co_purchases_is_calibrated_and_written(
+    policy_config: PrmConfig, run_dir: Path, names: Names, context: str
+) -> None:
+    own = {"context": "own", "model": "", "train_policy": False} if context == "own" else {}
+    prm.run(replace(policy_config, neighbours=4, validation_users=0, **own))
+    interactions = load_interactions(run_dir / "data")
+    cases = interactions.cases(VALIDATION)
+    counts = artifacts.read_manifest(run_dir / "prm").counts
+    assert counts["calibration loss"] < counts["calibration loss before"]
+    scorer = load_scorer(run_dir / "prm", names, interactions.training_sequences())
+    assert scorer.shape.neighbours == 4
+    if context == "own":
+        ranks = prm.ranks_by_scorer(scorer, HistoryTargets([], 8, 32), cases)
+        assert metrics.recall(ranks, 10) == pytest.approx(counts["calibrated recall@10"])
+        assert metrics.ndcg(ranks, 10) == pytest.approx(counts["calibrated ndcg@10"])
 
 
 def test_the_epoch_is_chosen_by_as_many_validation_cases_as_were_asked_for(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerShape
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_shape import ScorerShape
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.semantic_ids.constraint import TrieConstraint

@@ -1,0 +1,190 @@
+"""Evidence from co-purchases: the counts, what they are worth for a path, and that none finds itself."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gream.data.copurchases import similarity
+from gream.decoding.copurchases import FOLDS, CoPurchases, HeldOut, held_out_neighbours, neighbours
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_file import load_scorer, save_scorer
+from gream.decoding.scorer_shape import ScorerShape
+from gream.errors import InputError
+from gream.evaluation.baselines import ItemKNN
+from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.layout import Names
+from gream.training.history_targets import HistoryTargets
+
+NUM_ITEMS = 24  # of the fixture `names`
+
+
+def drawn_sequences(seed: int, users: int = 40) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(NUM_ITEMS, size=rng.integers(0, 9)) for _ in range(users)]
+
+
+@pytest.fixture
+def counted(names: Names) -> CoPurchases:
+    """Evidence over drawn purchases, whose every weight matters."""
+    torch.manual_seed(0)
+    evidence = CoPurchases(TrieConstraint(names), max_history=6, most=5)
+    evidence.count(drawn_sequences(1))
+    for weight in evidence.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return evidence
+
+
+def new_scorer(names: Names, most: int = 5) -> PrefixPathScorer:
+    torch.manual_seed(0)
+    scorer = PrefixPathScorer(
+        TrieConstraint(names), ScorerShape(hidden_size=8, max_history=6, neighbours=most)
+    )
+    for weight in scorer.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return scorer.eval()
+
+
+def padded(histories: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Purchases padded with item 0, and their ages."""
+    items = torch.zeros(len(histories), max(map(len, histories)), dtype=torch.int64)
+    ages = torch.full(items.shape, -1)
+    for row, history in enumerate(histories):
+        items[row, : len(history)] = torch.tensor(history)
+        ages[row, : len(history)] = torch.arange(len(history)).flip(0)
+    return items, ages
+
+
+def test_the_similarity_of_a_tiny_shop_worked_by_hand() -> None:
+    table = similarity([[0, 1, 2], [1, 0]], 4, window=2, backward=0.5, shrinkage=2.0).toarray()
+    scale = math.sqrt(4 * 4)  # items 0 and 1 were bought twice
+    assert table[0, 1] == pytest.approx((1 + 0.5) / scale)
+    assert table[1, 0] == pytest.approx((0.5 + 1) / scale)
+    assert table[0, 2] == pytest.approx(0.5 / math.sqrt(4 * 3))
+    assert table[2, 0] == pytest.approx(0.25 / math.sqrt(4 * 3))
+    assert table[3].sum() == table[:, 3].sum() == np.trace(table) == 0
+
+
+def test_the_strongest_neighbours_are_kept_ties_by_lower_item() -> None:
+    sequences = [np.array(pair) for pair in ([0, 3], [0, 2], [0, 1], [0, 1], [4, 0])]
+    found = neighbours(sequences, 5, 2)
+    table = similarity(sequences, 5).toarray()
+    assert table[0, 2] == table[0, 3] > table[0, 4] > 0
+    assert found.items[0].tolist() == [1, 2]
+    assert found.strengths[0].tolist() == pytest.approx(table[0, [1, 2]].tolist())
+    assert found.items[3].tolist() == [0, 0] and found.strengths[3, 1] == 0
+
+
+def test_a_logit_equals_the_formula_written_out(counted: CoPurchases, names: Names) -> None:
+    histories = [[3, 0, 11], [5], [7, 7]]
+    purchases, ages = padded(histories)
+    evidence = counted.evidence(purchases, ages)
+    trie = TrieConstraint(names)
+    for level in range(3):
+        logits = counted.level(evidence, level)
+        for user, history in enumerate(histories):
+            amounts = dict.fromkeys(trie.level_nodes(level + 1), 0.0)
+            for age, item in enumerate(reversed(history)):
+                weight = counted.ages.weight[age, 0].exp().item()
+                for other, strength in zip(counted.neighbours[item], counted.strengths[item], strict=True):
+                    amounts[int(trie.item_nodes[other, level])] += weight * strength.item()
+            gain, floor = counted.gains[level].item(), counted.floors[level].exp().item()
+            expected = [gain * math.log1p(amount / floor) for amount in amounts.values()]
+            assert logits[user].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_what_is_served_equals_what_is_trained(names: Names, level: int) -> None:
+    scorer = new_scorer(names)
+    scorer.copurchases.count(drawn_sequences(2))
+    context = scorer.context([[5, 9, 5], [], [1, 2, 3, 4, 5, 6, 7]])
+    nodes = torch.tensor(scorer.level_nodes[level])
+    drawn = nodes[torch.randint(len(nodes), (3, 9), generator=torch.Generator().manual_seed(level))]
+    drawn[1, 4] = -1
+    with torch.inference_mode():
+        trained = scorer.logits(context, level, drawn, scorer.affinities(context, level))
+        without = scorer.logits(context, level, drawn, torch.zeros_like(scorer.affinities(context, level)))
+    torch.testing.assert_close(scorer.score(context, level, drawn), trained, rtol=1e-5, atol=1e-5)
+    assert (trained - without)[0].abs().max() > 0.1
+
+
+def test_without_other_weights_items_are_ranked_as_item_knn_ranks_them(names: Names) -> None:
+    sequences = drawn_sequences(3)
+    evidence = CoPurchases(TrieConstraint(names), max_history=6, most=NUM_ITEMS)
+    evidence.count(sequences)
+    histories = [[5, 9, 2], [1], [7, 3, 20, 11]]
+    logits = evidence.level(evidence.evidence(*padded(histories)), 2)
+    lists = ItemKNN(sequences, NUM_ITEMS, decay=0.5).recommend(histories, 5)
+    for row, items in zip(logits, lists, strict=True):
+        of_items = row[evidence.item_nodes[:, 2] - evidence.starts[2]]
+        assert of_items.topk(5).indices.tolist() == items.tolist()
+
+
+def test_a_users_own_purchases_are_held_out_of_its_evidence() -> None:
+    """Of four users two buy 1 after 0: each of them sees the other one alone, and the rest see both."""
+    sequences = [np.array(items) for items in ([0, 1], [0, 1], [2, 3], [5, 6])]
+    tables = held_out_neighbours(sequences, 8, 3)
+    for user, seen in enumerate([1, 1, 2, 2]):
+        others = [s for other, s in enumerate(sequences) if other != user]
+        assert tables.strengths[user * 8, 0] == pytest.approx(similarity(others, 8)[0, 1])
+        assert sum(s.tolist() == [0, 1] for s in others) == seen
+    assert tables.strengths[2 * 8 + 2].sum() == 0  # nobody else bought 3 after 2
+    assert len(tables.items) == FOLDS * 8
+
+
+def test_training_looks_into_the_tables_of_the_users_own_fold(names: Names) -> None:
+    """Every pair is bought by one user alone, so that no training purchase may find any evidence."""
+    sequences = [np.array([2 * user, 2 * user + 1]) for user in range(12)]
+    scorer = new_scorer(names)
+    scorer.copurchases.count(sequences)
+    targets = HistoryTargets(sequences, 6, 5, held_out_neighbours(sequences, NUM_ITEMS, 5))
+    seen = []
+    encode = scorer.contexts_at
+
+    def recorded(*args: torch.Tensor, **options: HeldOut) -> object:
+        seen.append(encode(*args, **options))
+        return seen[-1]
+
+    scorer.contexts_at = recorded  # type: ignore[method-assign, assignment]
+    for loss in targets.losses(scorer, 3, torch.Generator().manual_seed(0)):
+        assert torch.isfinite(loss)
+    assert len(seen) == 3
+    assert all(context.evidence.amounts.sum() == 0 for context in seen)
+    assert scorer.context([[4]]).evidence.amounts.sum() > 0  # type: ignore[union-attr]
+
+
+def test_gains_floors_and_ages_are_learnt(names: Names) -> None:
+    sequences = drawn_sequences(4)
+    scorer = new_scorer(names)
+    targets = HistoryTargets(sequences, 6, 50, held_out_neighbours(sequences, NUM_ITEMS, 5))
+    [loss] = targets.losses(scorer, 3, torch.Generator().manual_seed(0))
+    loss.backward()
+    for name, weight in scorer.copurchases.named_parameters():
+        assert weight.grad is not None and weight.grad.abs().max() > 0, name
+
+
+def test_counts_are_made_anew_where_a_scorer_is_loaded(names: Names, tmp_path: Path) -> None:
+    scorer, sequences = new_scorer(names), drawn_sequences(5)
+    scorer.copurchases.count(sequences)
+    save_scorer(tmp_path, scorer, names)
+    nodes = torch.tensor(scorer.level_nodes[2])[None]
+
+    def scores(of: PrefixPathScorer) -> torch.Tensor:
+        return of.score(of.context([[5, 9]]), 2, nodes)
+
+    assert torch.equal(scores(load_scorer(tmp_path, names, sequences)), scores(scorer))
+    later = [*sequences, np.array([9, 17])]
+    moved = scores(load_scorer(tmp_path, names, later)) - scores(scorer)
+    gain = scorer.copurchases.gains[2].item()
+    assert moved[0, scorer.item_nodes[17, 2] - scorer.level_nodes[2].start] * gain > 0
+    with pytest.raises(InputError, match="counts co-purchases; give it the purchases"):
+        load_scorer(tmp_path, names)
+
+
+def test_a_negative_number_of_neighbours_is_refused() -> None:
+    with pytest.raises(InputError, match="`neighbours` is -1; give at least 0"):
+        ScorerShape(neighbours=-1)
