@@ -44,7 +44,7 @@ def load_tuned(folder: Path, num_items: int) -> Tuned:
     """Read what `gream baselines` wrote.
 
     Raises:
-        InputError: the folder holds no baselines, or those of another catalogue.
+        InputError: the folder holds no baselines, those of another catalogue, or those of another gream.
     """
     if not (folder / CHOICE_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} holds no baselines; run `gream baselines`, or correct the path.")
@@ -53,6 +53,10 @@ def load_tuned(folder: Path, num_items: int) -> Tuned:
         raise InputError(
             f"The baselines in {folder} know {chosen['items']:,} items, but the catalogue has {num_items:,}; "
             "run `gream baselines` again on this data."
+        )
+    if chosen["sasrec"].keys() != asdict(SASRecSettings()).keys():
+        raise InputError(
+            f"The baselines in {folder} were written by another gream; run `gream baselines` again."
         )
     sasrec = SASRec(num_items, SASRecSettings(**chosen["sasrec"]))
     sasrec.load_state_dict(load_file(folder / WEIGHTS_FILE))

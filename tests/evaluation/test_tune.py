@@ -126,6 +126,14 @@ def test_a_folder_without_baselines_or_with_those_of_another_catalogue_is_refuse
         load_tuned(run_dir / "baselines", 25)
 
 
+def test_baselines_with_settings_that_are_not_known_are_refused(run_dir: Path) -> None:
+    tune.run(stage(run_dir))
+    chosen = run_dir / "baselines" / CHOICE_FILE
+    chosen.write_text(chosen.read_text().replace('"patience"', '"forbearance"'))
+    with pytest.raises(InputError, match="written by another gream; run `gream baselines` again"):
+        load_tuned(run_dir / "baselines", 24)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
