@@ -60,6 +60,7 @@ def report_of(folder: Path) -> dict[str, Any]:
         ("scientific-reg4rec", ["direct_before_srpo", "direct"]),
         ("promise", ["direct_before_srpo", "direct", "prm"]),
         ("lora", ["direct"]),
+        ("beauty", ["direct", "prm"]),
     ],
 )
 def test_a_recipe_runs_to_its_end_and_recommends_real_items(

@@ -22,6 +22,7 @@ from gream.data.store import (
     load_interactions,
     save_dataset,
 )
+from gream.decoding.copurchases import CoPurchases
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import load_scorer
 from gream.errors import InputError
@@ -208,6 +209,22 @@ def test_purchases_of_validation_and_test_are_not_learnt_from(
     )
     prm.run(replace(CONFIG, run_dir=str(run_dir)))
     assert [s.tolist() for s in seen] == [s[:-2].tolist() for s in interactions.sequences]
+
+
+def test_co_purchases_are_counted_in_training_purchases_alone(
+    run_dir: Path, interactions: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serving counts all that is known, but the scorer that validation chooses must not know its answers."""
+    seen: list[list[np.ndarray]] = []
+    count, held_out = CoPurchases.count, prm.held_out_neighbours
+    monkeypatch.setattr(CoPurchases, "count", lambda self, given: seen.append(given) or count(self, given))
+    monkeypatch.setattr(
+        prm, "held_out_neighbours", lambda given, *sizes: seen.append(given) or held_out(given, *sizes)
+    )
+    prm.run(replace(CONFIG, run_dir=str(run_dir), neighbours=3, epochs=1))
+    assert len(seen) == 2
+    for given in seen:
+        assert [s.tolist() for s in given] == [s[:-2].tolist() for s in interactions.sequences]
 
 
 @pytest.fixture
