@@ -33,14 +33,17 @@ def prepare(
     core: int,
     deduplicate: bool,
     split: str = "leave_one_out",
-    shuffle_seed: int | None = None,
+    validation_users: int = 0,
+    seed: int = 0,
+    shuffle_ties: bool = False,
 ) -> Prepared:
     """Clean, filter and split what a reader found.
 
     For leave-one-out, users left with fewer than 3 purchases are dropped. For the temporal split, purchases
     without a time are dropped first, since nothing says where they belong, and every user's purchases are
     put in the order of their times, ties as the reader has them. Items that nobody kept bought leave the
-    catalogue. With `shuffle_seed` the purchases that a user made at one time are put in random order.
+    catalogue. With `shuffle_ties` purchases of a user at one time are put in random order. The seed draws it,
+    and the `validation_users` of leave-one-out (0: all).
 
     Raises:
         InputError: nothing is left, or the times cannot be split.
@@ -56,16 +59,15 @@ def prepare(
     if not kept.any():
         raise InputError(_nothing_left(len(user), core, int((~placed).sum()), by_time))
     rows = np.flatnonzero(kept)
-    rows, ties = _in_order(rows, user, purchases["timestamp"], by_time, shuffle_seed)
+    rows, ties = _in_order(rows, user, purchases["timestamp"], by_time, seed if shuffle_ties else None)
     times = purchases["timestamp"].gather(rows)
     kept_users, dense_user = _dense(user[rows])
     kept_items, dense_item = _dense(item[rows])
-    marks = temporal(times.to_numpy()) if by_time else leave_one_out(dense_user)
+    marks = temporal(times.to_numpy()) if by_time else leave_one_out(dense_user, validation_users, seed)
     of_users = user_ids.gather(kept_users).to_list()
     lengths = np.bincount(dense_user)
     interactions = Interactions(of_users, cut(dense_item, lengths), cut(marks, lengths))
-    bought_at_all = int(np.count_nonzero(np.bincount(item)))
-    core_users = int(np.count_nonzero(np.bincount(user[in_core])))
+    bought_at_all, core_users = (int(np.count_nonzero(np.bincount(x))) for x in (item, user[in_core]))
     counts = {
         "users_in": len(user_ids),
         "items_in": len(source.items),
@@ -83,8 +85,8 @@ def prepare(
         **count_parts(dense_user, marks),
     }
     reviews = purchases["review"].gather(rows) if purchases["review"].is_not_null().any() else None
-    catalogue = _catalogue(source.items[kept_items])
-    return Prepared(catalogue, interactions, rows, kept_items, times, reviews, counts)
+    items = _catalogue(source.items[kept_items])
+    return Prepared(items, interactions, rows, kept_items, times, reviews, counts)
 
 
 def _dropped(placed: np.ndarray, first: np.ndarray, in_core: np.ndarray, kept: np.ndarray) -> dict[str, int]:

@@ -64,6 +64,9 @@ class DataConfig(StageConfig):
     deduplicate: bool = option(True, doc="keep only the first purchase of the same item by the same user")
     shuffle_ties: bool = option(False, doc="whether purchases of a user at one time are put in random order")
     split: str = option("leave_one_out", doc="leave_one_out, or temporal: 8:1:1 by time over all purchases")
+    validation_users: int = option(
+        0, doc="leave_one_out: users, drawn at random, whose last purchase but one validates; 0: all"
+    )
     num_items: int = option(400, doc="simulator: items in the shop")
     num_customers: int = option(3000, doc="simulator: customers")
     noise: float = option(0.12, doc="simulator: share of purchases that follow no taste")
@@ -94,7 +97,9 @@ def run(config: DataConfig) -> None:
             core=config.core,
             deduplicate=config.deduplicate,
             split=config.split,
-            shuffle_seed=config.seed if config.shuffle_ties else None,
+            validation_users=config.validation_users,
+            seed=config.seed,
+            shuffle_ties=config.shuffle_ties,
         )
         draft.counts.update(prepared.counts)
         save_dataset(
@@ -148,6 +153,11 @@ def _check(config: DataConfig) -> None:
         raise InputError(f"`split` is {config.split!r}; choose one of {_listed(SPLITS)}.")
     if not 0 <= config.max_unusable <= 1:
         raise InputError(f"`max_unusable` is {config.max_unusable}, but it is a share of rows; give 0 to 1.")
+    if config.validation_users < 0 or (config.validation_users and config.split != "leave_one_out"):
+        raise InputError(
+            f"`validation_users` is {config.validation_users} and `split` is `{config.split}`; give a number "
+            "of at least 0, and one above it with `split: leave_one_out` alone."
+        )
     if config.core < 1:
         raise InputError(f"`core` is {config.core}; give at least 1, which keeps every user and item.")
     if config.source == "simulator":

@@ -18,18 +18,26 @@ FEWEST_PURCHASES = 3  # of a user in leave-one-out: one each to learn from, to v
 _CUTS = (0.8, 0.9)  # shares of all purchases before validation, and before test
 
 
-def leave_one_out(user: np.ndarray) -> np.ndarray:
+def leave_one_out(user: np.ndarray, validation_users: int = 0, seed: int = 0) -> np.ndarray:
     """Mark every user's last purchase TEST, the last but one VALIDATION, the others TRAIN.
+
+    The purchases that validate are the newest that a model could learn from. Once settings are chosen, few
+    users are enough to say when to stop, and the other users' purchases can be learnt from.
 
     Args:
         user: (n,) dense users, user after user, each with at least FEWEST_PURCHASES purchases.
+        validation_users: users, drawn at random, who validate; 0: all of them.
+        seed: of the draw.
 
     Returns:
         (n,) int8 marks.
     """
     last = np.cumsum(np.bincount(user)) - 1
     marks = np.full(len(user), TRAIN, dtype=np.int8)
-    marks[last - 1] = VALIDATION
+    validating = last
+    if 0 < validation_users < len(last):
+        validating = np.random.default_rng(seed).choice(last, size=validation_users, replace=False)
+    marks[validating - 1] = VALIDATION
     marks[last] = TEST
     return marks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from gream import artifacts
 from gream.data.keep import Prepared, k_core, prepare
 from gream.data.prepare import DataConfig, run
 from gream.data.sources import ITEM_SCHEMA, PURCHASE_SCHEMA, Source
-from gream.data.store import TEST, load_catalogue, load_interactions
+from gream.data.store import TEST, VALIDATION, load_catalogue, load_interactions
 from gream.errors import InputError
 
 REAL = Path(os.environ.get("GREAM_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -263,6 +264,23 @@ def test_simulator_can_be_split_by_time(tmp_path: Path) -> None:
     assert 0 < counts["best_reachable_recall@10"] < 1
 
 
+def test_what_does_not_validate_is_learnt_from_and_the_questions_of_the_test_stay(tmp_path: Path) -> None:
+    for output, users, seed in (("all", 0, 0), ("few", 7, 0), ("again", 7, 0)):
+        shop = DataConfig(run_dir=str(tmp_path), num_items=120, num_customers=200, output=output, seed=seed)
+        run(replace(shop, validation_users=users))
+    everyone, few, again = (load_interactions(tmp_path / name) for name in ("all", "few", "again"))
+    validating = {case.user for case in few.cases(VALIDATION)}
+    assert len(validating) == 7 and validating == {case.user for case in again.cases(VALIDATION)}
+    for user, (more, less) in enumerate(
+        zip(few.training_sequences(), everyone.training_sequences(), strict=True)
+    ):
+        assert more.tolist() == few.sequences[user][: -2 if user in validating else -1].tolist()
+        assert less.tolist() == few.sequences[user][:-2].tolist()
+    assert [(c.user, c.history.tolist(), c.target) for c in few.cases(TEST)] == [
+        (c.user, c.history.tolist(), c.target) for c in everyone.cases(TEST)
+    ]
+
+
 def test_reviews_of_kept_purchases_are_kept(tmp_path: Path) -> None:
     source = _source("ax ay az bx", "xyz")
     assert prepare(source, core=1, deduplicate=True).reviews is None
@@ -290,6 +308,8 @@ def test_stage_writes_reviews_where_the_source_has_some(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"source": "excel"}, r"`source` is 'excel'; choose one of `simulator`, `table`, `jsonl`"),
+        ({"validation_users": -1}, "`validation_users` is -1"),
+        ({"validation_users": 5, "split": "temporal"}, "`validation_users` is 5 and `split` is `temporal`"),
         ({"split": "random"}, r"`split` is 'random'; choose one of `leave_one_out`, `temporal`"),
         ({"max_unusable": 5.0}, r"`max_unusable` is 5\.0, but it is a share of rows; give 0 to 1"),
         ({"core": 0}, r"`core` is 0; give at least 1"),

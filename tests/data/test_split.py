@@ -16,6 +16,17 @@ def test_leave_one_out_marks_the_last_two_of_every_user() -> None:
     assert leave_one_out(np.array([0, 0, 0, 1, 1, 1, 1])).tolist() == [0, 1, 2, 0, 0, 1, 2]
 
 
+def test_few_users_may_validate_and_the_others_purchases_are_learnt_from() -> None:
+    user = np.repeat(np.arange(20), 3)
+    drawn = [leave_one_out(user, 4, seed=seed).reshape(20, 3) for seed in (0, 0, 1)]
+    for marks in drawn:
+        assert (marks[:, 0] == TRAIN).all() and (marks[:, 2] == TEST).all()
+        assert (marks[:, 1] == VALIDATION).sum() == 4 and (marks[:, 1] == TRAIN).sum() == 16
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
+    for users in (20, 21, 0):
+        assert (leave_one_out(user, users) == leave_one_out(user)).all()
+
+
 def test_ten_purchases_are_parted_eight_to_one_to_one() -> None:
     time = np.array([9, 3, 1, 10, 2, 8, 4, 7, 5, 6])
     assert temporal(time).tolist() == [VALIDATION, 0, 0, TEST, 0, 0, 0, 0, 0, 0]

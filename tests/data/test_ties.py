@@ -40,21 +40,24 @@ def test_shuffling_moves_purchases_within_their_time_and_nowhere_else() -> None:
     when = dict(zip("abcdefgh", [1, 1, 1, 1, 2, 3, 3, 3], strict=True))
     bought = [(user, item, day) for user in "pq" for item, day in when.items()]
     plain = days(prepare(source(bought), core=1, deduplicate=True))
-    found = [days(prepare(source(bought), core=1, deduplicate=True, shuffle_seed=seed)) for seed in range(40)]
+    found = [
+        days(prepare(source(bought), core=1, deduplicate=True, shuffle_ties=True, seed=seed))
+        for seed in range(40)
+    ]
     for shuffled in found:
         for before, after in zip(plain, shuffled, strict=True):
             assert [day for day, _ in after] == [day for day, _ in before]
             assert sorted(after) == sorted(before)
     assert {users[0][-1][1] for users in found} == set("fgh")  # of the last day, in some draw
     assert any(users[0] != users[1] for users in found)  # users are shuffled on their own
-    again = days(prepare(source(bought), core=1, deduplicate=True, shuffle_seed=3))
+    again = days(prepare(source(bought), core=1, deduplicate=True, shuffle_ties=True, seed=3))
     assert again == found[3] and found[3] != plain
 
 
 def test_the_split_follows_the_shuffled_order() -> None:
     bought = [("p", item, day) for item, day in zip("abcd", [1, 2, 2, 2], strict=True)]
     for seed in range(6):
-        prepared = prepare(source(bought), core=1, deduplicate=True, shuffle_seed=seed)
+        prepared = prepare(source(bought), core=1, deduplicate=True, shuffle_ties=True, seed=seed)
         assert prepared.interactions.splits[0].tolist() == [0, 0, 1, TEST]
         assert prepared.counts["targets_tied"] == 1
 
