@@ -128,7 +128,7 @@ class CoPurchases(nn.Module):
 
     def level(self, evidence: Evidence, level: int) -> Tensor:
         """Give the logits of all valid prefixes of a level, with a graph: (B, V)."""
-        return self._logits(self.amounts(evidence, level), level)
+        return self.logits(self.amounts(evidence, level), level)
 
     def amounts(self, evidence: Evidence, level: int) -> Tensor:
         """Add the evidence up below all valid prefixes of a level: (B, V)."""
@@ -149,9 +149,10 @@ class CoPurchases(nn.Module):
             torch.searchsorted(leaves, side.contiguous())
             for side in self.bounds[nodes.clamp_min(0)].unbind(-1)
         )
-        return self._logits((sums.gather(1, end) - sums.gather(1, first)).clamp_min(0).float(), level)
+        return self.logits((sums.gather(1, end) - sums.gather(1, first)).clamp_min(0).float(), level)
 
-    def _logits(self, amounts: Tensor, level: int) -> Tensor:
+    def logits(self, amounts: Tensor, level: int) -> Tensor:
+        """Say what amounts below prefixes of a level are worth: the same shape."""
         return self.gains[level] * torch.log1p(amounts * (-self.floors[level]).exp())
 
 

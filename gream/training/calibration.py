@@ -26,7 +26,7 @@ from gream.training.history_targets import HistoryTargets
 from gream.training.policy_targets import PolicyTargets
 
 PAIRS = 1 << 24  # of a case and a prefix that are looked at, at most: bounds memory in a large catalogue
-SCORED_AT_ONCE = 1 << 16  # of them that go through the scorer together
+SCORED_AT_ONCE = 1 << 16  # of them that go through a scorer together, for the same reason
 FACTOR, GAIN, FLOOR = (-5.0, 2.0), (0.0, 20.0), (-12.0, 4.0)  # where to look; logarithms but for the gain
 
 
@@ -112,8 +112,7 @@ def _look_at_few(
     levels = []
     for level, valid in enumerate(scorer.level_nodes):
         nodes = torch.arange(valid.start, valid.stop, device=true.device).expand(len(cases), -1)
-        counted = scorer.copurchases.level(context.evidence, level)
-        learnt = scorer.score(context, level, nodes) - counted
         amounts = scorer.copurchases.amounts(context.evidence, level)
-        levels.append((learnt.clone(), amounts.clone(), true[:, level] - valid.start))
+        learnt = scorer.score(context, level, nodes) - scorer.copurchases.logits(amounts, level)
+        levels.append((learnt.clone(), amounts, true[:, level] - valid.start))
     return levels

@@ -38,7 +38,7 @@ from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, load_names
-from gream.training.calibration import calibrate
+from gream.training.calibration import SCORED_AT_ONCE, calibrate
 from gream.training.history_targets import HistoryTargets
 from gream.training.policy_targets import PolicyTargets
 
@@ -46,7 +46,6 @@ STAGE = "prm"
 REPORT_FILE = "prm_report.json"
 MODEL_FOLDER = "model"  # inside the output: the policy that was trained along
 CONTEXTS = ("own", "policy")
-SCORED_PATHS = 1 << 16  # pairs of user and item that validation scores at a time, bounds its memory
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +223,7 @@ def ranks_by_scorer(scorer: PrefixPathScorer, targets: Targets, cases: list[Case
     scorer.eval()
     leaves = scorer.item_nodes[:, -1]
     items = torch.arange(len(leaves))
-    chunk = max(1, SCORED_PATHS // len(leaves))
+    chunk = max(1, SCORED_AT_ONCE // len(leaves))
     ranks: list[Tensor] = []
     for start in range(0, len(cases), chunk):
         part = cases[start : start + chunk]

@@ -97,21 +97,6 @@ def test_a_logit_equals_the_formula_written_out(counted: CoPurchases, names: Nam
             assert logits[user].tolist() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
-def test_what_is_served_equals_what_is_trained(names: Names, level: int) -> None:
-    scorer = new_scorer(names)
-    scorer.copurchases.count(drawn_sequences(2))
-    context = scorer.context([[5, 9, 5], [], [1, 2, 3, 4, 5, 6, 7]])
-    nodes = torch.tensor(scorer.level_nodes[level])
-    drawn = nodes[torch.randint(len(nodes), (3, 9), generator=torch.Generator().manual_seed(level))]
-    drawn[1, 4] = -1
-    with torch.inference_mode():
-        trained = scorer.logits(context, level, drawn, scorer.affinities(context, level))
-        without = scorer.logits(context, level, drawn, torch.zeros_like(scorer.affinities(context, level)))
-    torch.testing.assert_close(scorer.score(context, level, drawn), trained, rtol=1e-5, atol=1e-5)
-    assert (trained - without)[0].abs().max() > 0.1
-
-
 def test_without_other_weights_items_are_ranked_as_item_knn_ranks_them(names: Names) -> None:
     sequences = drawn_sequences(3)
     evidence = CoPurchases(TrieConstraint(names), max_history=6, most=NUM_ITEMS)

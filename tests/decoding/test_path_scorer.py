@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,21 @@ SHAPE = ScorerShape(hidden_size=8, num_layers=2, num_heads=2, dropout=0.2, max_h
 NUM_ITEMS = 24  # of the fixture `names`
 
 
-@pytest.fixture
-def scorer(names: Names) -> PrefixPathScorer:
+def new_scorer(names: Names, neighbours: int = 0) -> PrefixPathScorer:
     """A scorer whose every weight matters: large random ones, also where training starts at zero."""
     torch.manual_seed(0)
-    scorer = PrefixPathScorer(TrieConstraint(names), SHAPE)
+    scorer = PrefixPathScorer(TrieConstraint(names), replace(SHAPE, neighbours=neighbours))
     for weight in scorer.parameters():
         torch.nn.init.normal_(weight, std=0.5)
+    if neighbours:
+        rng = np.random.default_rng(2)
+        scorer.copurchases.count([rng.integers(NUM_ITEMS, size=rng.integers(9)) for _ in range(40)])
     return scorer.eval()
+
+
+@pytest.fixture
+def scorer(names: Names) -> PrefixPathScorer:
+    return new_scorer(names)
 
 
 def every_score(scorer: PrefixPathScorer, histories: list[list[int]], level: int = 2) -> torch.Tensor:
@@ -62,8 +70,10 @@ def test_a_score_equals_the_formula_written_out(scorer: PrefixPathScorer) -> Non
     torch.testing.assert_close(scorer.score(context, 1, torch.tensor([[node]]))[0, 0], expected)
 
 
+@pytest.mark.parametrize("neighbours", [0, 5])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_what_is_served_equals_what_is_trained(scorer: PrefixPathScorer, level: int) -> None:
+def test_what_is_served_equals_what_is_trained(names: Names, level: int, neighbours: int) -> None:
+    scorer = new_scorer(names, neighbours)
     context = scorer.context([[5, 9, 5], [], [1, 2, 3, 4, 5, 6, 7]])
     nodes = torch.tensor(scorer.level_nodes[level])
     drawn = nodes[torch.randint(len(nodes), (3, 9), generator=torch.Generator().manual_seed(level))]
