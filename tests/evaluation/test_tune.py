@@ -195,3 +195,19 @@ def test_baselines_leave_out_what_was_bought_where_the_exam_says_so(
             set(items.tolist()) & set(h.tolist()) for items, h in zip(of_row, exam.histories, strict=True)
         ]
         assert any(repeated) is not exclude_seen
+
+
+@pytest.mark.parametrize(("split", "held_out"), [("validation", 2), ("test", 1)])
+def test_a_scorer_counts_nothing_that_it_is_asked_for(
+    run_dir: Path, interactions: Interactions, monkeypatch: pytest.MonkeyPatch, split: str, held_out: int
+) -> None:
+    seen: list[list[list[int]]] = []
+
+    def load(*_: Any, **options: Any) -> Any:
+        seen.append([items.tolist() for items in options["purchases"]])
+        raise InputError("enough was seen")
+
+    monkeypatch.setattr(evaluate, "load_engine", load)
+    with pytest.raises(InputError, match="enough was seen"):
+        evaluate.run(evaluate.EvaluateConfig(run_dir=str(run_dir), model="model", split=split))
+    assert seen == [[items[:-held_out].tolist() for items in interactions.sequences]]
