@@ -12,7 +12,7 @@ export PYTHON
 
 help:
 	@echo "make demo    the whole road on a simulated shop: data to recommendations, about 10 minutes"
-	@echo "make test    the tests, about 8 minutes"
+	@echo "make test    the tests, about 10 minutes"
 	@echo "make bench   every measured claim beside its bar, in bench.json; about half an hour"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   remove caches and build leftovers; .venv and runs/ stay"
