@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.11 or 3.12: they make .venv themselves.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo test bench ablation lint clean
 
 # Nothing here downloads a model, and a forked tokenizer must not start threads of its own.
 export HF_HUB_OFFLINE := 1
@@ -14,6 +14,7 @@ help:
 	@echo "make demo    the whole road on a simulated shop: data to recommendations, about 10 minutes"
 	@echo "make test    the tests, about 10 minutes"
 	@echo "make bench   every measured claim beside its bar, in bench.json; about half an hour"
+	@echo "make ablation  what each part is worth on two real sets; hours (recipes/ablation/README.md)"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   remove caches and build leftovers; .venv and runs/ stay"
 
@@ -30,6 +31,12 @@ test: setup
 
 bench: setup
 	@.venv/bin/python -m tests.benchmarks.run
+
+ablation: setup
+	@for set in scientific beauty; do \
+	  GREAM_SET=$$set .venv/bin/gream run recipes/ablation --run_dir runs/ablation-$$set || exit; \
+	  .venv/bin/gream evaluate --compare runs/ablation-$$set/evaluation* --to runs/ablation-$$set || exit; \
+	done
 
 lint: setup
 	@.venv/bin/python -m ruff check .

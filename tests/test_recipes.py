@@ -61,6 +61,7 @@ def report_of(folder: Path) -> dict[str, Any]:
         ("promise", ["direct_before_srpo", "direct", "prm"]),
         ("lora", ["direct"]),
         ("beauty", ["direct", "prm"]),
+        ("ablation", ["direct", "prm"]),
     ],
 )
 def test_a_recipe_runs_to_its_end_and_recommends_real_items(

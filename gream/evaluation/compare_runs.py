@@ -2,7 +2,7 @@
 
 Where two evaluations asked the same questions, the difference of any two rows is given with its interval by
 paired bootstrap over users. Where they did not (another split, other users, ties of a day in another order)
-the rows stand beside each other and no difference is told.
+the rows stand beside each other and no difference is told. Runs of several seeds get a table of means.
 
 Legend: B cases.
 """
@@ -25,6 +25,7 @@ from gream.evaluation.differences import difference, shown
 from gream.evaluation.ranks_file import load_ranks
 from gream.evaluation.rendering import escape_markdown, markdown_table, save_figure, text_table
 from gream.evaluation.report import FIGURES_FILE, LABELS
+from gream.evaluation.seed_means import seed_cells, seed_means
 
 TABLE_FILE, PLOT_FILE, FIGURES = "comparison.md", "comparison.png", "comparison.json"
 
@@ -34,6 +35,8 @@ class _Entry:
     """One row of one evaluation."""
 
     title: str
+    name: str  # of evaluation and row, the same in runs of several seeds
+    seed: int
     row: str
     figures: Mapping[str, Any]
     cases: pl.DataFrame
@@ -60,7 +63,7 @@ def compare_runs(places: Sequence[Path], folder: Path) -> str:
             f"These evaluations have lists of {' and '.join(map(str, lengths))} items; evaluate with one `k`."
         )
     k, seed = lengths[0], reports[0]["seed"]
-    entries = _entries(_titles(evaluations), reports, [load_ranks(place) for place in evaluations])
+    entries = _entries(evaluations, reports)
     against = strongest(entries, k)
     found = [_line(entry, against, k, seed) for entry in entries]
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,12 @@ def compare_runs(places: Sequence[Path], folder: Path) -> str:
     short = [0, header.index(f"recall@{k}"), header.index(f"ndcg@{k}"), len(header) - 1]  # of 100 columns
     told = text_table("Comparison", [header[i] for i in short], [[row[i] for i in short] for row in cells])
     escaped = [[escape_markdown(first), *rest] for first, *rest in cells]
-    text = "\n\n".join(["# Comparison", markdown_table(header, escaped), note, f"![]({PLOT_FILE})"])
+    parts = ["# Comparison", markdown_table(header, escaped), note]
+    if means := seed_means(found, k):
+        of_seeds, rows = seed_cells(means, k)
+        note += "\n\n" + text_table("Seeds", of_seeds, rows)
+        parts.append(markdown_table(of_seeds, [[escape_markdown(row[0]), *row[1:]] for row in rows]))
+    text = "\n\n".join([*parts, f"![]({PLOT_FILE})"])
     (folder / TABLE_FILE).write_text(text + "\n", encoding="utf-8")
     return f"{told}{note}\nTable and plot: {folder / TABLE_FILE}"
 
@@ -100,16 +108,15 @@ def strongest(entries: Sequence[_Entry], k: int) -> _Entry:
     return max(baselines or entries[:1], key=lambda entry: entry.figures[f"ndcg@{k}"])
 
 
-def _entries(
-    titles: Sequence[str],
-    reports: Sequence[Mapping[str, Any]],
-    ranks: Sequence[tuple[pl.DataFrame, Mapping[str, np.ndarray]]],
-) -> list[_Entry]:
+def _entries(evaluations: Sequence[Path], reports: Sequence[Mapping[str, Any]]) -> list[_Entry]:
     """Return all rows of all evaluations; a baseline that gave the same ranks before stands there once."""
     entries: list[_Entry] = []
-    for title, report, (cases, of_rows) in zip(titles, reports, ranks, strict=True):
-        for row, places in of_rows.items():
-            entry = _Entry(f"{title}: {LABELS[row]}", row, report[row], cases, places)
+    for title, place, report in zip(_titles(evaluations), evaluations, reports, strict=True):
+        cases, of_rows = load_ranks(place)
+        for row, ranks in of_rows.items():
+            name = f"{place.resolve().name}: {LABELS[row]}"
+            told = f"{title}: {LABELS[row]}"
+            entry = _Entry(told, name, report["seed"], row, report[row], cases, ranks)
             if row in BASELINES and any(_same(entry, before) for before in entries):
                 continue
             entries.append(entry)
@@ -129,7 +136,8 @@ def _line(entry: _Entry, against: _Entry, k: int, seed: int) -> dict[str, Any]:
     names = [f"{metric}@{cutoff}" for cutoff in sorted({min(5, k), k}) for metric in ("recall", "ndcg")]
     figures = {name: entry.figures[name] for name in names}
     figures |= {f"{name}_interval": entry.figures[f"{name}_interval"] for name in names}
-    line: dict[str, Any] = {"title": entry.title, "row": entry.row, "cases": len(entry.ranks), **figures}
+    line: dict[str, Any] = {"title": entry.title, "name": entry.name, "seed": entry.seed, "row": entry.row}
+    line |= {"cases": len(entry.ranks), "seconds_per_user": entry.figures["seconds_per_user"], **figures}
     if entry is not against and _paired(entry, against):
         users = entry.cases["user_id"].to_list()
         line["difference"] = difference(entry.ranks, against.ranks, k=k, seed=seed, users=users)
@@ -138,13 +146,14 @@ def _line(entry: _Entry, against: _Entry, k: int, seed: int) -> dict[str, Any]:
 
 def _cells(found: Sequence[Mapping[str, Any]], against: _Entry, k: int) -> tuple[list[str], list[list[str]]]:
     names = [name for name in found[0] if name.startswith(("recall@", "ndcg@")) and "_" not in name]
-    header = ["", *names, f"recall@{k} less strongest", f"ndcg@{k} less strongest"]
+    header = ["", *names, "ms a user", f"recall@{k} less strongest", f"ndcg@{k} less strongest"]
     rows = []
     for line in found:
         told = [
             shown(line["difference"], f"{m}@{k}") if "difference" in line else "" for m in ("recall", "ndcg")
         ]
-        rows.append([line["title"], *(f"{line[name]:.4f}" for name in names), *told])
+        cost = f"{1000 * line['seconds_per_user']:.3g}"
+        rows.append([line["title"], *(f"{line[name]:.4f}" for name in names), cost, *told])
     return header, rows
 
 

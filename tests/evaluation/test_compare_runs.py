@@ -22,7 +22,13 @@ from gream.evaluation.report import FIGURES_FILE
 
 
 def evaluation(
-    folder: Path, catalogue: Catalogue, interactions: Interactions, *, shift: int, users: slice = slice(None)
+    folder: Path,
+    catalogue: Catalogue,
+    interactions: Interactions,
+    *,
+    shift: int,
+    users: slice = slice(None),
+    seed: int = 3,
 ) -> Path:
     """An evaluation whose row `direct` finds targets at places that depend on the shift; kNN never does."""
     cases = interactions.cases(TEST)[users]
@@ -31,7 +37,7 @@ def evaluation(
     lists = {"item_knn": [np.array([(c.target + 1) % 24]) for c in cases], "direct": found}
     folder.mkdir(parents=True)
     rows = {name: exam.row(of_row, 1.0) for name, of_row in lists.items()}
-    (folder / FIGURES_FILE).write_text(json.dumps({"k": 5, "seed": 3, **rows}))
+    (folder / FIGURES_FILE).write_text(json.dumps({"k": 5, "seed": seed, **rows}))
     save_ranks(folder, exam, {n: exam.ranks(of_row) for n, of_row in lists.items()}, catalogue, interactions)
     return folder
 
@@ -91,6 +97,25 @@ def test_rows_that_were_asked_something_else_stand_there_without_a_difference(
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [("difference" in line) for line in found] == [False, True, False, False]
     assert "no user can be compared" in text
+
+
+def test_runs_of_several_seeds_get_a_mean_and_runs_of_one_seed_none(
+    tmp_path: Path, catalogue: Catalogue, interactions: Interactions
+) -> None:
+    places = [
+        evaluation(tmp_path / f"run-{seed}" / "evaluation", catalogue, interactions, shift=shift, seed=seed)
+        for seed, shift in ((1, 3), (2, 4), (5, 7))
+    ]
+    text = compare_runs(places, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    recalls = [line["recall@5"] for line in found if line["row"] == "direct"]
+    assert len(set(recalls)) > 1
+    told = f"{sum(recalls) / 3:.4f} ({min(recalls):.4f} to {max(recalls):.4f})"
+    for shown in (text, (tmp_path / "out" / "comparison.md").read_text()):
+        assert "evaluation: direct" in shown and "1, 2, 5" in shown and told in shown
+    again = json.loads((places[1] / FIGURES_FILE).read_text())
+    (places[1] / FIGURES_FILE).write_text(json.dumps(again | {"seed": 1}))
+    assert "mean over seeds" not in compare_runs(places[:2], tmp_path / "out")
 
 
 def test_the_command_compares_what_the_stage_wrote(
