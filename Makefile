@@ -12,7 +12,7 @@ export PYTHON
 
 help:
 	@echo "make demo    the whole road on a simulated shop: data to recommendations, about 10 minutes"
-	@echo "make test    the tests, about 10 minutes"
+	@echo "make test    the tests, about 8 minutes on two cores"
 	@echo "make bench   every measured claim beside its bar, in bench.json; about half an hour"
 	@echo "make ablation  what each part is worth on two real sets; hours (recipes/ablation/README.md)"
 	@echo "make lint    ruff and mypy"
@@ -27,7 +27,7 @@ demo: setup
 
 test: setup
 	@echo "test: running the tests, without network and GPU"
-	@.venv/bin/python -m pytest
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: setup
 	@.venv/bin/python -m tests.benchmarks.run
