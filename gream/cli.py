@@ -207,7 +207,7 @@ def _run(words: list[str]) -> int:
 
 
 def _recommend(words: list[str]) -> int:
-    from gream.decoding.recommender import RecommendConfig, format_recommendations, recommend_once
+    from gream.decoding.recommend_command import RecommendConfig, format_recommendations, recommend_once
 
     run, rest = _place(words, "a run's folder, such as runs/demo", "gream recommend RUN", RecommendConfig)
     if run is None:

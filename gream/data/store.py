@@ -50,12 +50,14 @@ class Catalogue:
         """Raw id to dense item."""
         return {raw: item for item, raw in enumerate(self.item_ids)}
 
-    def lookup(self, raw_ids: Sequence[str], where: str) -> list[int]:
+    def lookup(self, raw_ids: Sequence[str], where: str, *, suggest: bool = True) -> list[int]:
         """Translate raw ids to dense items, in order.
 
         Args:
             raw_ids: ids as the user's files spell them.
             where: what holds them, for the message: "the history", a file and line.
+            suggest: name the nearest known id, which compares with all of them: worth its time where a
+                person typed the id, not where a service may be flooded.
 
         Raises:
             InputError: an id that the catalogue does not have.
@@ -64,7 +66,7 @@ class Catalogue:
         if unknown:
             named = ", ".join(f"`{raw}`" for raw in unknown[:_NAMED_IDS])
             more = f" and {len(unknown) - _NAMED_IDS} more" if len(unknown) > _NAMED_IDS else ""
-            near = difflib.get_close_matches(str(unknown[0]), self.item_ids, n=1)
+            near = difflib.get_close_matches(str(unknown[0]), self.item_ids, n=1) if suggest else []
             hint = f" (nearest: `{near[0]}`)" if near else ""
             raise InputError(
                 f"{where} names {named}{more}, which the catalogue of {len(self):,} items does not have"

@@ -5,12 +5,15 @@ Legend: B users, W beams, K tokens of a level's block, T tokens of the longest p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 
 from gream.errors import InputError
+
+# Told of every token while texts are written: the prompt's row, the text's place in it, the tokens that came.
+Watch = Callable[[int, int, list[int]], None]
 
 
 class Session(Protocol):
@@ -61,6 +64,7 @@ class Backend(Protocol):
         stop: int,
         max_tokens: int,
         temperature: float,
+        watch: Watch | None = None,
     ) -> list[list[list[int]]]:
         """Write free texts after each prompt, each up to and including `stop`, or cut at `max_tokens`.
 
@@ -73,6 +77,7 @@ class Backend(Protocol):
             stop: the token that ends a text.
             max_tokens: tokens after which a text is cut.
             temperature: divides the logits.
+            watch: told of the tokens as they come, in the thread that writes; what it raises ends the call.
 
         Returns:
             For each prompt its texts, in the order of its seeds.

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gream.decoding.answer import Answer
-from gream.decoding.backend import Backend
+from gream.decoding.backend import Backend, Watch
 from gream.decoding.beam import BeamResult
 from gream.errors import InputError
 from gream.language.prompting import ANSWER_START, THINK_END, History, Prompter
@@ -41,6 +41,9 @@ CHOICES = ("merge", "best")
 
 # The search after prompts, each of the user with that number; one result for each prompt.
 Find = Callable[[list[list[int]], list[int]], list[BeamResult]]
+
+# Told of a text while it is written: the user's place, the chain's number, the text so far.
+WatchText = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def reason(
     search: Search,
     find: Find,
     *,
-    first_user: int = 0,
+    users: Sequence[int],
+    watch: WatchText | None = None,
 ) -> list[Answer]:
     """Recommend for B users in reasoning mode.
 
@@ -69,8 +73,9 @@ def reason(
         histories: dense item ids of each user, oldest first.
         search: settings; of the lists too.
         find: the constrained search.
-        first_user: number of the first user among all users of the run, from which the seeds are made: a
-            user's chains do not depend on how the run is cut into batches.
+        users: number of each user among all users of the run, from which the seeds are made: a user's chains
+            do not depend on how the run is cut into batches.
+        watch: told of the texts while they are written.
 
     Raises:
         InputError: the best chain is asked for, and no scorer judges the lists.
@@ -80,12 +85,13 @@ def reason(
     prompts = [prompter.reasoning(history) for history in histories]
     chains: list[list[Chain]] = [[] for _ in histories]
     for numbers in _rounds(search):
-        users = [user for user, of_user in enumerate(chains) if not _agree(of_user)]
-        if not users:
+        places = [place for place, of_user in enumerate(chains) if not _agree(of_user)]
+        if not places:
             break
-        seeds = [[chain_seed(search.seed, first_user + user, number) for number in numbers] for user in users]
-        written = _write(backend, prompter, [prompts[user] for user in users], seeds, search)
-        owners = [user for user, texts in zip(users, written, strict=True) for _ in texts]
+        seeds = [[chain_seed(search.seed, users[place], number) for number in numbers] for place in places]
+        told = watch and _told(watch, prompter, places, numbers.start)
+        written = _write(backend, prompter, [prompts[place] for place in places], seeds, search, told)
+        owners = [place for place, texts in zip(places, written, strict=True) for _ in texts]
         flat = [text for texts in written for text in texts]
         found = find(
             [prompts[user] + _closed(prompter, text) for user, text in zip(owners, flat, strict=True)], owners
@@ -169,8 +175,26 @@ def _agree(chains: Sequence[Chain]) -> bool:
     return len(set(_tops(chains))) == 1
 
 
+def _told(watch: WatchText, prompter: Prompter, places: Sequence[int], first: int) -> Watch:
+    """Turn the tokens of prompts into readable texts of users."""
+    so_far: dict[tuple[int, int], list[int]] = defaultdict(list)
+
+    def tell(row: int, text: int, tokens: list[int]) -> None:
+        written = so_far[row, text]
+        written += tokens
+        # Decoded whole each time: a token alone may be half a letter.
+        watch(places[row], first + text, _readable(prompter, written))
+
+    return tell
+
+
 def _write(
-    backend: Backend, prompter: Prompter, prompts: list[list[int]], seeds: list[list[int]], search: Search
+    backend: Backend,
+    prompter: Prompter,
+    prompts: list[list[int]],
+    seeds: list[list[int]],
+    search: Search,
+    watch: Watch | None,
 ) -> list[list[list[int]]]:
     return backend.complete(
         prompts,
@@ -178,6 +202,7 @@ def _write(
         stop=prompter.answer_start,
         max_tokens=search.max_chain_tokens,
         temperature=search.temperature,
+        watch=watch,
     )
 
 

@@ -22,7 +22,7 @@ from gream.data.store import Catalogue
 from gream.decoding.answer import Answer
 from gream.decoding.backend import Backend
 from gream.decoding.beam import RULES, BeamResult, Guide, beam_search
-from gream.decoding.chains import CHOICES, reason
+from gream.decoding.chains import CHOICES, WatchText, reason
 from gream.decoding.consistency import CategoryPruner, item_categories
 from gream.decoding.guidance import PathPruner
 from gream.decoding.path_scorer import PrefixPathScorer
@@ -140,6 +140,8 @@ def recommend_many(
     *,
     allowed: Callable[[slice], torch.Tensor | None] | None = None,
     batch_size: int = 256,
+    numbers: Sequence[int] | None = None,
+    watch: WatchText | None = None,
 ) -> list[Answer]:
     """Recommend for many users, in their order.
 
@@ -150,6 +152,8 @@ def recommend_many(
         allowed: gives for a slice of the users what may be recommended to each of them, (B', N) bool, so that
             only the mask of one batch is ever there; None, given or returned, allows all.
         batch_size: prompts of one search (a user has one for each chain); the engine may split them further.
+        numbers: of the users, from which the seeds of their chains are made; None: their places.
+        watch: told of the chains while they are written, with the places of their users.
 
     Raises:
         InputError: an empty history, a user without any allowed item, or a scorer or categories that are
@@ -167,14 +171,21 @@ def recommend_many(
         part = slice(start, start + size)
         mask = allowed(part) if allowed else None
         narrowing = None if mask is None else engine.constraint.narrow(mask)
-        answers += answer(engine, histories[part], search, _Limits(pruner, narrowing), start)
+        seeds = numbers[part] if numbers is not None else range(start, start + len(histories[part]))
+        told = watch and _from(watch, start)
+        answers += answer(engine, histories[part], search, _Limits(pruner, narrowing), seeds, told)
         progress.update(len(histories[part]))
     progress.close()
     return answers
 
 
+def _from(watch: WatchText, start: int) -> WatchText:
+    """Count users from the first of all, not of the batch."""
+    return lambda place, number, text: watch(start + place, number, text)
+
+
 def _direct(
-    engine: Engine, histories: Sequence[Sequence[int]], search: Search, limits: _Limits, user: int
+    engine: Engine, histories: Sequence[Sequence[int]], search: Search, limits: _Limits, *_: object
 ) -> list[Answer]:
     prompts = [engine.prompter.direct(history) for history in histories]
     tokens = engine.names.layout.num_codebooks
@@ -192,14 +203,19 @@ def _direct(
 
 
 def _reason(
-    engine: Engine, histories: Sequence[Sequence[int]], search: Search, limits: _Limits, user: int
+    engine: Engine,
+    histories: Sequence[Sequence[int]],
+    search: Search,
+    limits: _Limits,
+    numbers: Sequence[int],
+    watch: WatchText | None,
 ) -> list[Answer]:
-    def find(prompts: list[list[int]], users: list[int]) -> list[BeamResult]:
-        mask = limits.narrowing and limits.narrowing.take(users)
+    def find(prompts: list[list[int]], places: list[int]) -> list[BeamResult]:
+        mask = limits.narrowing and limits.narrowing.take(places)
         found = replace(limits, narrowing=mask)
-        return _beam(engine, prompts, [histories[user] for user in users], search, found)
+        return _beam(engine, prompts, [histories[place] for place in places], search, found)
 
-    return reason(engine.backend, engine.prompter, histories, search, find, first_user=user)
+    return reason(engine.backend, engine.prompter, histories, search, find, users=numbers, watch=watch)
 
 
 def _beam(

@@ -1,4 +1,11 @@
-"""`Recommender`: a finished run, from raw item ids to titled recommendations with reasons."""
+"""`Recommender`: a finished run, from raw item ids to titled recommendations with reasons.
+
+One customer: `recommend`. Many at once: `ask` turns each request into a `Question` and refuses what cannot be
+answered, `answer` takes questions of one search together. A question that is asked with others gets the list
+that it would get alone.
+
+Legend: N items.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from gream.arguments import StageConfig, option
 from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
 from gream.decoding.answer import Answer
+from gream.decoding.chains import WatchText
+from gream.decoding.filters import Aisles, Filters, Shelf
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
+from gream.decoding.search_tree import Prefix, search_tree
 from gream.errors import InputError
 from gream.language.reasoning import Chain, split_chain
 from gream.semantic_ids.layout import Names
@@ -24,6 +34,7 @@ SERVED = (
     "num_beams", "rule", "scorer_weight", "scorer_levels", "prune_threshold", "prune_level",
     "num_chains", "max_chain_tokens", "temperature", "choose", "agree",
 )  # fmt: skip
+_TYPED = 50  # a history of fewer ids may have been typed by a person
 _NAME = re.compile(r"(?:<[a-z]+_\d+>)+")
 
 
@@ -37,20 +48,16 @@ class Recommendation:
     logp: float
     score: float | None = None
     chain: Chain | None = None
+    name: str = ""  # the tokens of the item's codes
 
 
-@dataclass(kw_only=True)
-class RecommendConfig(StageConfig):
-    """Settings of `gream recommend`."""
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One request that can be answered; those with equal `search` may be answered together."""
 
-    history: str = option("", doc="raw item ids, oldest first, with commas between")
-    user: str = option("", doc="a user of the prepared data, instead of a history")
-    k: int = option(10, doc="length of the list")
-    mode: str = option("direct", doc="direct, or reasoning")
-    engine: str = option("torch", doc="torch, or vllm")
-    num_chains: int = option(4, doc="reasoning chains that are sampled and merged")
-    expand_width: int = option(0, doc="prefixes that the scorer sees at every level; 0 searches without it")
-    exclude_seen: bool = option(True, doc="leave out the items of the history")
+    items: list[int]  # the history, dense, oldest first
+    search: Search
+    allowed: np.ndarray  # (N,) bool
 
 
 class Recommender:
@@ -69,6 +76,8 @@ class Recommender:
         self.catalogue = catalogue
         self.interactions = interactions
         self.search = search
+        self.shelf = Shelf.of(catalogue)  # what `ask` looks at; a new one may be put in its place
+        self._aisles = Aisles(catalogue)
         self._users = {user_id: user for user, user_id in enumerate(interactions.user_ids)}
         self._titles = item_titles(engine.names, catalogue)
 
@@ -123,6 +132,7 @@ class Recommender:
         num_chains: int = 4,
         expand_width: int | None = None,
         exclude_seen: bool = True,
+        filters: Filters | None = None,
         seed: int = 0,
     ) -> list[Recommendation]:
         """Recommend items to follow a history.
@@ -134,12 +144,49 @@ class Recommender:
             num_chains: chains that reasoning mode samples.
             expand_width: prefixes that the scorer sees at every level; None searches without the scorer.
             exclude_seen: leave out the items of the history.
+            filters: what the list may hold; None: everything.
             seed: seed of the sampled chains.
 
         Raises:
             InputError: unknown or no items in the history, or settings out of range.
         """
-        items = self.catalogue.lookup(list(history), "the history")
+        question = self.ask(
+            history,
+            k,
+            mode,
+            num_chains=num_chains,
+            expand_width=expand_width,
+            exclude_seen=exclude_seen,
+            filters=filters,
+            seed=seed,
+        )
+        [answer] = self.answer([question])
+        return self.titled(answer)
+
+    def ask(
+        self,
+        history: Sequence[str],
+        k: int = 10,
+        mode: str = "direct",
+        *,
+        num_chains: int = 4,
+        num_beams: int | None = None,
+        expand_width: int | None = None,
+        exclude_seen: bool = True,
+        filters: Filters | None = None,
+        seed: int = 0,
+    ) -> Question:
+        """Check a request and make a question of it that `answer` takes with others.
+
+        What is asked is told at `recommend`; `num_beams` is the number of prefixes that the search keeps,
+        None for as many as the run is served with.
+
+        Raises:
+            InputError: what `recommend` raises.
+        """
+        items = self.catalogue.lookup(list(history), "the history", suggest=len(history) < _TYPED)
+        if not items:
+            raise InputError("The history is empty; give at least one item that was bought.")
         search = replace(
             self.search,
             k=k,
@@ -149,13 +196,33 @@ class Recommender:
             choose="merge" if expand_width is None else self.search.choose,  # only a scorer can choose
             agree=min(self.search.agree, num_chains),
             seed=seed,
-            num_beams=max(self.search.num_beams, k),
+            num_beams=max(num_beams or self.search.num_beams, k),
         )
-        allowed = torch.ones(1, len(self.catalogue), dtype=torch.bool)
+        if expand_width is not None and self.engine.scorer is None:
+            raise InputError("`expand_width` needs a scorer, and this run has none; leave it out.")
+        allowed = self._aisles.mask(filters or Filters(), self.shelf)
         if exclude_seen:
-            allowed[0, items] = False
-        [answer] = recommend_many(self.engine, [items], search, allowed=lambda part: allowed[part])
-        return self._titled(answer)
+            allowed[items] = False
+        if not allowed.any():
+            raise InputError("The history holds all items that could be recommended; allow what was bought.")
+        return Question(items, search, allowed)
+
+    def answer(self, questions: Sequence[Question], watch: WatchText | None = None) -> list[Answer]:
+        """Answer questions of one search together, each as it would be answered alone.
+
+        Args:
+            questions: what `ask` gave.
+            watch: told of the chains while they are written, with the places of their questions.
+        """
+        [search] = {question.search for question in questions}
+        return recommend_many(
+            self.engine,
+            [question.items for question in questions],
+            search,
+            allowed=lambda part: torch.from_numpy(np.stack([one.allowed for one in questions[part]])),
+            numbers=[0] * len(questions),
+            watch=watch,
+        )
 
     def history_of(self, user_id: str) -> list[str]:
         """All known purchases of a user as raw item ids, oldest first.
@@ -168,7 +235,8 @@ class Recommender:
         sequence = self.interactions.sequences[self._users[user_id]]
         return [self.catalogue.item_ids[i] for i in sequence]
 
-    def _titled(self, answer: Answer) -> list[Recommendation]:
+    def titled(self, answer: Answer) -> list[Recommendation]:
+        """Put ids, titles, names and readable chains to an answer."""
         chains = [readable_chain(text, self._titles) for text in answer.chains]
         return [
             Recommendation(
@@ -178,46 +246,18 @@ class Recommender:
                 float(answer.logps[rank]),
                 None if answer.scores is None else float(answer.scores[rank]),
                 chains[answer.chain_of[rank]] if chains else None,
+                self.engine.names.spell(item),
             )
             for rank, item in enumerate(answer.items.tolist())
         ]
 
+    def tree(self, answer: Answer) -> list[list[Prefix]]:
+        """Tell which prefixes the search behind an answer kept at every level; direct mode alone has them."""
+        return search_tree(answer, self.engine.constraint)
 
-def recommend_once(config: RecommendConfig) -> tuple[list[str], list[Recommendation]]:
-    """Load a run and recommend; returns the history's titles and the list.
-
-    Raises:
-        InputError: neither or both of `history` and `user` are given, or what `Recommender` raises.
-    """
-    if bool(config.history) == bool(config.user):
-        raise InputError("Give either --history ID,ID or --user ID.")
-    recommender = Recommender.load(config.run_dir, engine=config.engine)
-    typed = [item.strip() for item in config.history.split(",") if item.strip()]
-    history = recommender.history_of(config.user) if config.user else typed
-    found = recommender.recommend(
-        history,
-        k=config.k,
-        mode=config.mode,
-        num_chains=config.num_chains,
-        expand_width=config.expand_width or None,
-        exclude_seen=config.exclude_seen,
-        seed=config.seed,
-    )
-    catalogue = recommender.catalogue
-    return [catalogue.titles[i] for i in catalogue.lookup(history, "the history")], found
-
-
-def format_recommendations(history: Sequence[str], found: Sequence[Recommendation]) -> str:
-    """Lay out a history and its list for the terminal; the reasoning shown is the best item's."""
-    lines = ["History, oldest first:", *(f"  {title}" for title in history)]
-    if found and found[0].chain is not None:
-        steps = {k: v for k, v in vars(found[0].chain).items() if k != "well_formed" and v}
-        lines += ["Reasoning:", *(f"  {name.replace('_', ' ')}: {text}" for name, text in steps.items())]
-    lines.append("Recommended:")
-    for r in found:
-        score = "" if r.score is None else f"  scorer {r.score:.2f}"
-        lines.append(f"  {r.rank:>3}. {r.title} [{r.item_id}]  log-probability {r.logp:.2f}{score}")
-    return "\n".join(lines)
+    def readable(self, text: str) -> Chain:
+        """Split a chain, whole or still being written, into its steps, with titles in place of names."""
+        return readable_chain(text, self._titles)
 
 
 def item_titles(names: Names, catalogue: Catalogue) -> dict[str, str]:

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
-from gream.decoding.backend import check_prompts
+from gream.decoding.backend import Watch, check_prompts
 from gream.decoding.plain_logits import evaluating, gives_plain_logits, states_and_logits
 from gream.decoding.writer import write_texts
 from gream.errors import InputError
@@ -84,6 +84,7 @@ class TorchBackend:
         stop: int,
         max_tokens: int,
         temperature: float,
+        watch: Watch | None = None,
     ) -> list[list[list[int]]]:
         """Write free texts after each prompt, see `Backend.complete`."""
         check_prompts(prompts)
@@ -103,6 +104,7 @@ class TorchBackend:
                     stop=stop,
                     max_tokens=max_tokens,
                     temperature=temperature,
+                    watch=None if watch is None else _of_rows(watch, rows),
                 )
                 for row, of_user in zip(rows, written, strict=True):
                     texts[row] = of_user
@@ -238,6 +240,11 @@ def _batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:
     """Group prompts of like length, so that little is padded; each group holds places in `prompts`."""
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _of_rows(watch: Watch, rows: list[int]) -> Watch:
+    """Tell the rows of a batch by their places in the call."""
+    return lambda row, text, tokens: watch(rows[row], text, tokens)
 
 
 def _left_padded(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gream.decoding.backend import check_prompts
+from gream.decoding.backend import Watch, check_prompts
 from gream.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,8 +119,9 @@ class VllmBackend:
         stop: int,
         max_tokens: int,
         temperature: float,
+        watch: Watch | None = None,
     ) -> list[list[list[int]]]:
-        """Write free texts after each prompt, see `Backend.complete`.
+        """Write free texts after each prompt, see `Backend.complete`; a text is told when it is whole.
 
         One request for each text: the prefix cache keeps all but the last block of a prompt from being
         computed again, and `n` texts of one request could not have seeds of their own.
@@ -145,6 +146,8 @@ class VllmBackend:
         texts: list[list[list[int]]] = [[] for _ in prompts]
         for (row, _), output in zip(wanted, outputs, strict=True):
             texts[row].append(list(output.outputs[0].token_ids))
+            if watch:
+                watch(row, len(texts[row]) - 1, texts[row][-1])
         return texts
 
     def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> VllmSession:

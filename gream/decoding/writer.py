@@ -31,6 +31,8 @@ import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from gream.decoding.backend import Watch
+
 NONE = -1  # in place of a text's number: the column writes nothing
 
 
@@ -43,6 +45,7 @@ def write_texts(
     stop: int,
     max_tokens: int,
     temperature: float,
+    watch: Watch | None = None,
 ) -> list[list[list[int]]]:
     """Write one text for every seed after each prompt, up to and including `stop`, or cut at `max_tokens`.
 
@@ -54,18 +57,22 @@ def write_texts(
         stop: the token that ends a text.
         max_tokens: tokens after which a text is cut.
         temperature: of the full distribution; 0 takes the most probable token.
+        watch: told of every token.
 
     Returns:
         For each prompt its texts as token ids, in the order of its seeds.
     """
     numbers = _numbers(seeds, tokens.device)  # (B, W)
     draws = _draws(seeds, max_tokens).to(tokens.device)  # (R + 1, M)
+    owners = [(row, place) for row, of_user in enumerate(seeds) for place in range(len(of_user))]
     written = torch.full(draws.shape, stop, device=tokens.device)  # (R + 1, M)
     page, logits = _Page.begin(model, tokens, real, numbers, max_tokens)
     for step in range(max_tokens):
         # The number NONE is that of the last row, which belongs to no text.
         chosen = choose(logits, temperature, draws[page.numbers, step])  # (B, W)
         written[page.numbers, step] = chosen
+        if watch:
+            _tell(watch, page.numbers, chosen, owners)
         chosen = page.leave(chosen, stop)
         if step == max_tokens - 1 or not chosen.numel():
             break
@@ -207,6 +214,16 @@ def _draws(seeds: Sequence[Sequence[int]], max_tokens: int) -> torch.Tensor:
         for seed in of_user
     ]
     return torch.stack([*draws, torch.zeros(max_tokens)])
+
+
+def _tell(
+    watch: Watch, numbers: torch.Tensor, chosen: torch.Tensor, owners: Sequence[tuple[int, int]]
+) -> None:
+    """Tell the newest token (B, W) of every text that is still written."""
+    for number, token in zip(numbers.flatten().tolist(), chosen.flatten().tolist(), strict=True):
+        if number != NONE:
+            row, place = owners[number]
+            watch(row, place, [token])
 
 
 def _wider(states: torch.Tensor, stop: int) -> torch.Tensor:

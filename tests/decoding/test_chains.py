@@ -137,7 +137,7 @@ class Script:
         return [result([self.tops[user][number], 23], [-1.0, -2.0]) for user, number in asked]
 
     def reason(self, search: Search) -> list[Answer]:
-        return reason(self, self.prompter, HISTORIES, search, self.find, first_user=10)  # type: ignore[arg-type]
+        return reason(self, self.prompter, HISTORIES, search, self.find, users=[10, 11, 12])  # type: ignore[arg-type]
 
 
 def searching(**settings: Any) -> Search:

@@ -15,7 +15,8 @@ from gream.decoding import recommend, recommender
 from gream.decoding.answer import Answer
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.recommend import Engine, Search, recommend_many
-from gream.decoding.recommender import Recommender, format_recommendations
+from gream.decoding.recommend_command import format_recommendations
+from gream.decoding.recommender import Recommender
 from gream.decoding.scorer_shape import ScorerShape
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
@@ -153,7 +154,7 @@ def shop(
         engines.append(options.get("engine", engine_name))
         return Recommender(engine, catalogue, interactions, Search(num_beams=8))
 
-    def answered(_: Engine, histories: Any, search: Search, *, allowed: Any) -> list[Answer]:
+    def answered(_: Engine, histories: Any, search: Search, *, allowed: Any, **_given: Any) -> list[Answer]:
         assert len(histories) == 1
         [mask] = allowed(slice(0, 1)).tolist()
         requests.append((search, [item for item in range(24) if not mask[item]], engines[-1]))

@@ -1,0 +1,61 @@
+"""How a search reached its list: the prefixes that it kept at every level, as a tree for people.
+
+Legend: P nodes of one level, N items, L codebooks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gream.decoding.answer import Answer
+from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.paths import Constraint
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """One path of codes that the search held at a level."""
+
+    codes: str  # the tokens of its codes, in the order of the codebooks
+    kept: bool  # False: a pruner dropped it
+    items: tuple[int, ...]  # ranks, from 1, of the recommended items that it leads to
+
+
+def search_tree(answer: Answer, constraint: Constraint) -> list[list[Prefix]]:
+    """Return for each level the prefixes that were kept or pruned, those of the best items first.
+
+    Only direct mode has a tree: reasoning mode makes one search after each chain.
+    """
+    levels = []
+    for level, kept in enumerate(answer.kept):
+        pruned = answer.pruned[level] if answer.pruned else np.empty(0, dtype=np.int64)
+        found = [
+            _prefix(constraint, level, int(node), answer.items, there)
+            for nodes, there in ((kept, True), (pruned, False))
+            for node in nodes
+        ]
+        last = len(answer.items) + 1
+        levels.append(sorted(found, key=lambda prefix: (not prefix.kept, min(prefix.items, default=last))))
+    return levels
+
+
+def _prefix(constraint: Constraint, level: int, node: int, items: np.ndarray, kept: bool) -> Prefix:
+    codes = _path(constraint, level, node)
+    of_items = constraint.names.codes[items]
+    leads = np.all([of_items[:, book] == code for book, code in codes.items()], axis=0)
+    token = constraint.names.layout.token
+    spelled = "".join(token(book, code) for book, code in codes.items())
+    return Prefix(spelled, kept, tuple(int(rank) + 1 for rank in np.flatnonzero(leads)))
+
+
+def _path(constraint: Constraint, level: int, node: int) -> dict[int, int]:
+    """Return the code of each codebook that a node's path has chosen, read off one item that has the path."""
+    if isinstance(constraint, TrieConstraint):
+        at_level = constraint.item_nodes[:, level].cpu().numpy()
+        item, books = int(np.argmax(at_level == node)), range(level + 1)
+    else:  # a node is the set of its codebooks, one bit each, and the lowest item that has its codes
+        chosen, item = divmod(node, constraint.num_items)
+        books = [book for book in range(constraint.depth) if chosen >> book & 1]  # type: ignore[assignment]
+    return {book: int(constraint.names.codes[item, book]) for book in books}
