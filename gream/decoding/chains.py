@@ -42,8 +42,8 @@ CHOICES = ("merge", "best")
 # The search after prompts, each of the user with that number; one result for each prompt.
 Find = Callable[[list[list[int]], list[int]], list[BeamResult]]
 
-# Told of a text while it is written: the user's place, the chain's number, the text so far.
-WatchText = Callable[[int, int, str], None]
+# Told of a chain while it is written: the user's place, the chain's number, its tokens so far (one growing list).
+WatchChain = Callable[[int, int, list[int]], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def reason(
     find: Find,
     *,
     users: Sequence[int],
-    watch: WatchText | None = None,
+    watch: WatchChain | None = None,
 ) -> list[Answer]:
     """Recommend for B users in reasoning mode.
 
@@ -75,7 +75,7 @@ def reason(
         find: the constrained search.
         users: number of each user among all users of the run, from which the seeds are made: a user's chains
             do not depend on how the run is cut into batches.
-        watch: told of the texts while they are written.
+        watch: told of the chains while they are written; what it raises ends the call.
 
     Raises:
         InputError: the best chain is asked for, and no scorer judges the lists.
@@ -89,7 +89,7 @@ def reason(
         if not places:
             break
         seeds = [[chain_seed(search.seed, users[place], number) for number in numbers] for place in places]
-        told = watch and _told(watch, prompter, places, numbers.start)
+        told = watch and _told(watch, places, numbers.start)
         written = _write(backend, prompter, [prompts[place] for place in places], seeds, search, told)
         owners = [place for place, texts in zip(places, written, strict=True) for _ in texts]
         flat = [text for texts in written for text in texts]
@@ -97,7 +97,7 @@ def reason(
             [prompts[user] + _closed(prompter, text) for user, text in zip(owners, flat, strict=True)], owners
         )
         for user, text, result in zip(owners, flat, found, strict=True):
-            chains[user].append(Chain(_readable(prompter, text), len(text) + codes, result))
+            chains[user].append(Chain(readable_text(prompter, text), len(text) + codes, result))
     settle = best_chain if search.choose == "best" else merge_chains
     return [settle(of_user, search) for of_user in chains]
 
@@ -175,15 +175,14 @@ def _agree(chains: Sequence[Chain]) -> bool:
     return len(set(_tops(chains))) == 1
 
 
-def _told(watch: WatchText, prompter: Prompter, places: Sequence[int], first: int) -> Watch:
-    """Turn the tokens of prompts into readable texts of users."""
+def _told(watch: WatchChain, places: Sequence[int], first: int) -> Watch:
+    """Turn the tokens of prompts into chains of users."""
     so_far: dict[tuple[int, int], list[int]] = defaultdict(list)
 
     def tell(row: int, text: int, tokens: list[int]) -> None:
         written = so_far[row, text]
         written += tokens
-        # Decoded whole each time: a token alone may be half a letter.
-        watch(places[row], first + text, _readable(prompter, written))
+        watch(places[row], first + text, written)
 
     return tell
 
@@ -213,7 +212,7 @@ def _closed(prompter: Prompter, text: list[int]) -> list[int]:
     return text + prompter.encode(f"\n{THINK_END}\n{ANSWER_START}")
 
 
-def _readable(prompter: Prompter, text: list[int]) -> str:
+def readable_text(prompter: Prompter, text: list[int]) -> str:
     decoded: str = prompter.tokenizer.decode(text)
     return decoded.removesuffix(ANSWER_START).rstrip()
 

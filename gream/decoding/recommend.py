@@ -22,7 +22,7 @@ from gream.data.store import Catalogue
 from gream.decoding.answer import Answer
 from gream.decoding.backend import Backend
 from gream.decoding.beam import RULES, BeamResult, Guide, beam_search
-from gream.decoding.chains import CHOICES, WatchText, reason
+from gream.decoding.chains import CHOICES, WatchChain, reason
 from gream.decoding.consistency import CategoryPruner, item_categories
 from gream.decoding.guidance import PathPruner
 from gream.decoding.path_scorer import PrefixPathScorer
@@ -141,7 +141,7 @@ def recommend_many(
     allowed: Callable[[slice], torch.Tensor | None] | None = None,
     batch_size: int = 256,
     numbers: Sequence[int] | None = None,
-    watch: WatchText | None = None,
+    watch: WatchChain | None = None,
 ) -> list[Answer]:
     """Recommend for many users, in their order.
 
@@ -179,9 +179,9 @@ def recommend_many(
     return answers
 
 
-def _from(watch: WatchText, start: int) -> WatchText:
+def _from(watch: WatchChain, start: int) -> WatchChain:
     """Count users from the first of all, not of the batch."""
-    return lambda place, number, text: watch(start + place, number, text)
+    return lambda place, number, tokens: watch(start + place, number, tokens)
 
 
 def _direct(
@@ -208,7 +208,7 @@ def _reason(
     search: Search,
     limits: _Limits,
     numbers: Sequence[int],
-    watch: WatchText | None,
+    watch: WatchChain | None,
 ) -> list[Answer]:
     def find(prompts: list[list[int]], places: list[int]) -> list[BeamResult]:
         mask = limits.narrowing and limits.narrowing.take(places)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,12 +20,12 @@ import torch
 
 from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
 from gream.decoding.answer import Answer
-from gream.decoding.chains import WatchText
+from gream.decoding.chains import WatchChain, readable_text
 from gream.decoding.filters import Aisles, Filters, Shelf
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.decoding.search_tree import Prefix, search_tree
 from gream.errors import InputError
-from gream.language.reasoning import Chain, split_chain
+from gream.language.reasoning import Chain, split_chain, split_unfinished
 from gream.semantic_ids.layout import Names
 
 RUN_FILE = "run.json"  # written by `gream run`: the folders and settings that the run is served with
@@ -207,7 +207,7 @@ class Recommender:
             raise InputError("The history holds all items that could be recommended; allow what was bought.")
         return Question(items, search, allowed)
 
-    def answer(self, questions: Sequence[Question], watch: WatchText | None = None) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], watch: WatchChain | None = None) -> list[Answer]:
         """Answer questions of one search together, each as it would be answered alone.
 
         Args:
@@ -255,9 +255,11 @@ class Recommender:
         """Tell which prefixes the search behind an answer kept at every level; direct mode alone has them."""
         return search_tree(answer, self.engine.constraint)
 
-    def readable(self, text: str) -> Chain:
-        """Split a chain, whole or still being written, into its steps, with titles in place of names."""
-        return readable_chain(text, self._titles)
+    def so_far(self, tokens: list[int]) -> Chain:
+        """Split a chain that is still being written into its steps, with titles in place of names."""
+        # Decoded whole each time: a token alone may be half a letter.
+        text = readable_text(self.engine.prompter, tokens)
+        return readable_chain(text, self._titles, split_unfinished)
 
 
 def item_titles(names: Names, catalogue: Catalogue) -> dict[str, str]:
@@ -265,9 +267,11 @@ def item_titles(names: Names, catalogue: Catalogue) -> dict[str, str]:
     return {names.spell(item): title for item, title in enumerate(catalogue.titles)}
 
 
-def readable_chain(text: str, titles: dict[str, str]) -> Chain:
+def readable_chain(
+    text: str, titles: dict[str, str], split: Callable[[str], Chain] = split_chain
+) -> Chain:
     """Split a chain into its steps with titles in place of names; a name that no item has stays as it is."""
-    return split_chain(_NAME.sub(lambda match: _spelled_out(match[0], titles), text))
+    return split(_NAME.sub(lambda match: _spelled_out(match[0], titles), text))
 
 
 def _spelled_out(names: str, titles: dict[str, str]) -> str:

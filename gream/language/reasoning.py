@@ -64,6 +64,24 @@ def split_chain(text: str) -> Chain:
     return Chain(evidence, preference, intent, recommendation, rewritten, well_formed=all(steps))
 
 
+def split_unfinished(text: str) -> Chain:
+    """Split a chain that is still being written into the steps that it has reached; the others are empty.
+
+    Never well formed: what is not finished yet cannot be.
+    """
+    rest = text.split(THINK_END)[0].strip()
+    reached: list[str] = []
+    for step in STEPS:
+        before, found, after = rest.partition(f"{step}:")
+        if not found or (step == STEPS[0] and before.strip()):
+            break
+        reached.append(before.strip())
+        rest = after
+    # What stands before a label belongs to the step before it; before the first label stands nothing.
+    written = [*reached[1:], rest.strip()]
+    return Chain(*written, *[""] * (len(STEPS) - len(written)), well_formed=False)
+
+
 def chain_ids(trace: Trace, prompter: Prompter, steps: int = len(STEPS)) -> list[int]:
     """Token ids of the first steps of a chain after the opened think block.
 

@@ -11,7 +11,7 @@ import pytest
 from gream.data.store import Catalogue, Interactions
 from gream.decoding.filters import Filters
 from gream.decoding.recommend import Engine, Search
-from gream.decoding.recommender import Recommender
+from gream.decoding.recommender import Recommender, readable_chain
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.language.prompting import Prompter
@@ -80,13 +80,16 @@ def test_questions_that_nobody_can_answer_are_refused(recommender: Recommender) 
 
 
 def test_chains_are_told_while_they_are_written(recommender: Recommender) -> None:
-    told: dict[tuple[int, int], list[str]] = {}
+    told: dict[tuple[int, int], list[list[int]]] = {}
     questions = [recommender.ask(history, 3, "reasoning", num_chains=2) for history in HISTORIES]
-    watched = recommender.answer(questions, lambda *key: told.setdefault(key[:2], []).append(key[2]))
+    watched = recommender.answer(
+        questions, lambda place, number, tokens: told.setdefault((place, number), []).append(list(tokens))
+    )
     assert sorted(told) == [(place, number) for place in range(3) for number in range(2)]
     for (place, number), texts in told.items():
-        assert texts[-1] == watched[place].chains[number]
-        assert 1 < len(texts) <= 9 and len(texts[0]) < len(texts[-1])
+        assert texts == [texts[-1][:length] for length in range(1, len(texts) + 1)]
+        whole = readable_chain(watched[place].chains[number], recommender._titles)
+        assert recommender.so_far(texts[-1]).evidence == whole.evidence  # nonsense has one step
     assert [a.chains for a in watched] == [a.chains for a in recommender.answer(questions)]
 
 

@@ -6,7 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from gream.language.prompting import Prompter
-from gream.language.reasoning import STEPS, Trace, load_traces, reasoning_row, save_traces, split_chain
+from gream.language.reasoning import (
+    STEPS,
+    Trace,
+    load_traces,
+    reasoning_row,
+    save_traces,
+    split_chain,
+    split_unfinished,
+)
 
 TRACE = Trace(
     user=3,
@@ -71,3 +79,15 @@ def test_a_chain_is_tokenised_as_the_text_that_is_read_back(prompter: Prompter) 
     _, answer = reasoning_row(TRACE, prompter)
     text = prompter.tokenizer.decode(answer)
     assert prompter.tokenizer.encode(text, add_special_tokens=False) == answer
+
+
+def test_an_unfinished_chain_shows_the_steps_that_it_has_reached() -> None:
+    whole = "Evidence: ink a\nPreference: office\nIntent: more\nRecommendation: pens\nHistory: x"
+    grown = [split_unfinished(whole[:end]) for end in range(len(whole) + 1)]
+    assert not any(chain.well_formed for chain in grown)
+    assert grown[0].evidence == grown[9].evidence == "" and grown[11].evidence == "i"
+    assert [chain.preference for chain in grown if chain.preference][0] == "o"
+    last = vars(grown[-1]) | {"well_formed": True}
+    assert last == vars(split_chain(whole)) == vars(split_unfinished(whole + " </think> y")) | {"well_formed": True}
+    assert split_unfinished("noise Evidence: a Preference: b").evidence == "noise Evidence: a Preference: b"
+    assert split_unfinished("noise").evidence == "noise"
