@@ -26,7 +26,7 @@ _USAGE = """usage: gream run RECIPE [--key value ...]
        gream evaluate --compare RUN RUN ... [--to FOLDER]
        gream export RUN --to FOLDER
        gream recommend RUN (--history ID,ID | --user ID) [--mode reasoning] [--k 10] [--engine vllm]
-       gream serve RUN [--port 8000] [--engine vllm]
+       gream serve RUN [--config FILE] [--port 8000] [--engine vllm]
 
 stages, in the order of a recipe:
   data        purchases and items from files or the simulator, cleaned and split
@@ -218,12 +218,14 @@ def _recommend(words: list[str]) -> int:
 
 
 def _serve(words: list[str]) -> int:
-    from gream.serving.app import ServeConfig, run
+    from gream.serving.app import ServeConfig, from_environment, run
 
     place, rest = _place(words, "a run's folder, such as runs/demo", "gream serve RUN", ServeConfig)
     if place is None:
         return 0
-    run(load_config(ServeConfig, None, {"run_dir": place, **parse_overrides(rest, ServeConfig)}))
+    given = parse_overrides(from_environment(os.environ), ServeConfig)
+    file, typed = _file_and_overrides(rest, ServeConfig)
+    run(load_config(ServeConfig, file, given | typed | {"run_dir": place}))
     return 0
 
 

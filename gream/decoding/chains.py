@@ -42,7 +42,7 @@ CHOICES = ("merge", "best")
 # The search after prompts, each of the user with that number; one result for each prompt.
 Find = Callable[[list[list[int]], list[int]], list[BeamResult]]
 
-# Told of a chain while it is written: the user's place, the chain's number, its tokens so far (one growing list).
+# Told of a chain while it is written: the user's place, the chain's number, its tokens so far
 WatchChain = Callable[[int, int, list[int]], None]
 
 
@@ -213,6 +213,7 @@ def _closed(prompter: Prompter, text: list[int]) -> list[int]:
 
 
 def readable_text(prompter: Prompter, text: list[int]) -> str:
+    """Decode the tokens of a chain, without the tag that begins the answer."""
     decoded: str = prompter.tokenizer.decode(text)
     return decoded.removesuffix(ANSWER_START).rstrip()
 

@@ -267,9 +267,7 @@ def item_titles(names: Names, catalogue: Catalogue) -> dict[str, str]:
     return {names.spell(item): title for item, title in enumerate(catalogue.titles)}
 
 
-def readable_chain(
-    text: str, titles: dict[str, str], split: Callable[[str], Chain] = split_chain
-) -> Chain:
+def readable_chain(text: str, titles: dict[str, str], split: Callable[[str], Chain] = split_chain) -> Chain:
     """Split a chain into its steps with titles in place of names; a name that no item has stays as it is."""
     return split(_NAME.sub(lambda match: _spelled_out(match[0], titles), text))
 

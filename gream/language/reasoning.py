@@ -78,8 +78,9 @@ def split_unfinished(text: str) -> Chain:
         reached.append(before.strip())
         rest = after
     # What stands before a label belongs to the step before it; before the first label stands nothing.
-    written = [*reached[1:], rest.strip()]
-    return Chain(*written, *[""] * (len(STEPS) - len(written)), well_formed=False)
+    written = [*reached[1:], rest.strip(), *[""] * len(STEPS)]
+    evidence, preference, intent, recommendation, rewritten = written[: len(STEPS)]
+    return Chain(evidence, preference, intent, recommendation, rewritten, well_formed=False)
 
 
 def chain_ids(trace: Trace, prompter: Prompter, steps: int = len(STEPS)) -> list[int]:

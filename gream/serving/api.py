@@ -1,56 +1,74 @@
 """The HTTP interface: what can be asked, what is answered, and what a mistake looks like.
 
-Every mistake of a caller is a 4xx whose `detail` is one sentence. All work on the recommender happens in
-one worker thread: the model is not made for several threads, and a second one would only slow down the
-first; `/health` is answered beside it.
+Every mistake of a client is a 4xx whose `detail` is one sentence. The recommender works in threads of its own
+(one, where the engine is not made for several); everything else is answered beside it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import HTMLResponse, Response
 
 import gream
-from gream.errors import InputError
+from gream.serving.batching import Batcher
+from gream.serving.catalogue_routes import add_catalogue_routes, add_change_routes
+from gream.serving.catalogue_schema import Health, Live
+from gream.serving.desk import Desk
 from gream.serving.docs import docs_page
-from gream.serving.schema import (
-    Health,
-    Item,
-    ItemReference,
-    Mistake,
-    Reason,
-    RecommendationAnswer,
-    RecommendationRequest,
-    Recommended,
-)
+from gream.serving.guard import LOOPBACK, Guard, Inside
+from gream.serving.metrics import CONTENT_TYPE, Metrics
+from gream.serving.mistakes import described, tell_mistakes
+from gream.serving.recommendation_routes import add_recommendation_routes
+from gream.serving.shop import Shop
 
-if TYPE_CHECKING:
-    from gream.data.store import Catalogue
-    from gream.decoding.recommender import Recommendation, Recommender
-
-Result = TypeVar("Result")
+_PAGE = Path(__file__).parent / "page"
+_PARTS = {"app.js": "text/javascript", "style.css": "text/css"}  # all that /page/ has; no path is looked up
 
 
-def build(recommender: Recommender) -> FastAPI:
-    """Build the service; the recommender is used from one thread only from now on."""
-    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gream-recommender")
+@dataclass(frozen=True)
+class Limits:
+    """What one service takes on."""
+
+    max_batch: int = 64  # questions that are answered together
+    max_queue: int = 512  # questions that wait
+    batch_wait: float = 0.003  # seconds that a question waits for company
+    seconds: float = 60.0  # longest wait for an answer
+    max_body: int = 1_000_000  # bytes
+    workers: int = 1  # groups that are answered at the same time
+
+
+def build(shop: Shop, limits: Limits = Limits(), *, key: str = "", open_to_all: bool = False) -> FastAPI:
+    """Build the service.
+
+    Args:
+        shop: what is served; its recommender is used from the service's threads only from now on.
+        limits: what the service takes on.
+        key: what clients must show; empty: nothing.
+        open_to_all: answer under any host name, not only, where there is no key, under those of the loopback.
+    """
+    metrics = Metrics()
+    inside = Inside()
+    batcher = Batcher(
+        limits.max_batch,
+        limits.max_queue,
+        limits.batch_wait,
+        limits.workers,
+        on_batch=metrics.batch.observe,
+        others_coming=inside.others_coming,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        inside.ready = True
         yield
-        worker.shutdown(cancel_futures=True)
-
-    async def in_worker(work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(worker, work)
+        inside.ready = False
+        await batcher.stop()
 
     app = FastAPI(
         title="gream",
@@ -60,113 +78,62 @@ def build(recommender: Recommender) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    _tell_mistakes(app)
+    desk = Desk(shop, batcher, metrics, limits.seconds)
+    metrics.gauge("gream_queue_questions", "Questions that wait", lambda: batcher.queued)
+    metrics.gauge("gream_items", "Items in the catalogue", lambda: len(shop.current.recommender.catalogue))
+    tell_mistakes(app)
+    add_recommendation_routes(app, desk)
+    add_catalogue_routes(app, desk)
+    add_change_routes(app, desk)
+    _add_own_routes(app, desk, inside)
+    _add_page(app)
+    hosts = () if key or open_to_all else LOOPBACK
+    app.add_middleware(Guard, key=key, max_body=limits.max_body, metrics=metrics, hosts=hosts, inside=inside)
+    return app
 
-    @app.post("/v1/recommendations", responses=_mistakes(422))
-    async def recommendations(request: RecommendationRequest) -> RecommendationAnswer:
-        """Recommend items that follow a history, best first."""
-        return await in_worker(lambda: answer(recommender, request))
 
-    @app.get("/v1/items/{item_id:path}", responses=_mistakes(404, 422))
-    async def item(item_id: str) -> Item:
-        """Return what the catalogue knows of one item."""
-        return describe(recommender.catalogue, item_id)
+def _add_own_routes(app: FastAPI, desk: Desk, inside: Inside) -> None:
+    """Add what tells how the service is."""
 
     @app.get("/health")
     async def health() -> Health:
         """Say that the service is up, and how many items it can recommend."""
-        return Health(status="ok", version=gream.__version__, items=len(recommender.catalogue))
+        items = len(desk.shop.current.recommender.catalogue)
+        return Health(status="ok", version=gream.__version__, items=items)
+
+    @app.get("/health/live")
+    async def live() -> Live:
+        """Say that the process answers."""
+        return Live(status="ok")
+
+    @app.get("/health/ready", responses=described(503))
+    async def ready() -> Live:
+        """Say that requests are taken; 503 while the service starts or ends."""
+        if not inside.ready:
+            raise HTTPException(503, "The service takes no requests now; ask another one.")
+        return Live(status="ok")
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
+    async def metrics() -> Response:
+        """Tell Prometheus."""
+        return Response(desk.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_page(app: FastAPI) -> None:
+    """Add the page for people; its files are read once, and no request names one."""
+    index = (_PAGE / "index.html").read_text(encoding="utf-8")
+    parts = {name: (_PAGE / name).read_bytes() for name in _PARTS}
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        return index
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def part(name: str) -> Response:
+        if name not in parts:
+            raise HTTPException(404, "The page has no such part.")
+        return Response(parts[name], media_type=_PARTS[name])
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
         return docs_page(app.openapi())
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
-    return app
-
-
-def answer(recommender: Recommender, request: RecommendationRequest) -> RecommendationAnswer:
-    """Answer one request.
-
-    Raises:
-        InputError: an unknown item or user, or settings that the recommender cannot serve.
-    """
-    started = time.monotonic()
-    history = request.history
-    if history is None:
-        assert request.user_id is not None  # the request's own validation sees to it
-        history = recommender.history_of(request.user_id)
-    catalogue = recommender.catalogue
-    items = catalogue.lookup(history, "The history")
-    found = recommender.recommend(
-        history,
-        k=request.k,
-        mode=request.mode,
-        num_chains=request.num_chains,
-        expand_width=request.expand_width,
-        exclude_seen=request.exclude_seen,
-    )
-    return RecommendationAnswer(
-        mode=request.mode,
-        history=[ItemReference(item_id=catalogue.item_ids[i], title=catalogue.titles[i]) for i in items],
-        recommendations=[_recommended(one) for one in found],
-        seconds=round(time.monotonic() - started, 4),
-    )
-
-
-def describe(catalogue: Catalogue, item_id: str) -> Item:
-    """Return one item of the catalogue, or answer 404."""
-    position = catalogue.index.get(item_id)
-    if position is None:
-        raise HTTPException(404, f"No item has the id {item_id!r}; use an item_id of the catalogue.")
-    price = float(catalogue.prices[position])
-    return Item(
-        item_id=item_id,
-        title=catalogue.titles[position],
-        description=catalogue.descriptions[position],
-        brand=catalogue.brands[position],
-        categories=list(catalogue.categories[position]),
-        price=price if math.isfinite(price) else None,
-    )
-
-
-def _recommended(one: Recommendation) -> Recommended:
-    return Recommended(
-        rank=one.rank,
-        item_id=one.item_id,
-        title=one.title,
-        logp=one.logp,
-        score=one.score,
-        chain=None if one.chain is None else Reason.model_validate(one.chain),
-    )
-
-
-def _mistakes(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the answers to mistakes in the OpenAPI page."""
-    return {code: {"model": Mistake} for code in codes}
-
-
-def _tell_mistakes(app: FastAPI) -> None:
-    """Answer a caller's mistakes with 422 and one sentence."""
-
-    @app.exception_handler(InputError)
-    async def input_error(_: Request, error: InputError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=422)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
-        told = "; ".join(_sentence(problem) for problem in error.errors())
-        return JSONResponse({"detail": f"The request cannot be used: {told}."}, status_code=422)
-
-
-def _sentence(problem: dict[str, Any]) -> str:
-    """Turn one of pydantic's problems into words, without echoing the whole input."""
-    if problem["type"] == "json_invalid":
-        return "the body is not valid JSON"
-    path = ".".join(str(part) for part in problem["loc"][1:])  # the first part is "body"
-    message = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
-    told = f"`{path}`: {message}" if path else message
-    return told.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be sent back

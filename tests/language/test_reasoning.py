@@ -88,6 +88,10 @@ def test_an_unfinished_chain_shows_the_steps_that_it_has_reached() -> None:
     assert grown[0].evidence == grown[9].evidence == "" and grown[11].evidence == "i"
     assert [chain.preference for chain in grown if chain.preference][0] == "o"
     last = vars(grown[-1]) | {"well_formed": True}
-    assert last == vars(split_chain(whole)) == vars(split_unfinished(whole + " </think> y")) | {"well_formed": True}
+    assert (
+        last
+        == vars(split_chain(whole))
+        == vars(split_unfinished(whole + " </think> y")) | {"well_formed": True}
+    )
     assert split_unfinished("noise Evidence: a Preference: b").evidence == "noise Evidence: a Preference: b"
     assert split_unfinished("noise").evidence == "noise"

@@ -1,0 +1,189 @@
+"""Items and customers: looked up, searched, changed, added; nothing half-changed is ever served."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from gream.data.store import Catalogue
+from gream.errors import InputError
+from gream.serving import app as serve
+from gream.serving.item_search import ItemSearch
+from gream.serving.shop import SHELF_FILE, Shop
+from tests.serving.conftest import Watched
+
+
+def test_an_item_is_described_and_an_unknown_price_is_null(client: TestClient, recommender: Watched) -> None:
+    catalogue = recommender.catalogue
+    assert client.get("/v1/items/item-1").json() == {
+        "item_id": "item-1",
+        "title": "Ink <b>black</b> <a_1>",
+        "name": recommender.engine.names.spell(1),
+        "description": catalogue.descriptions[1],
+        "brand": catalogue.brands[1],
+        "categories": list(catalogue.categories[1]),
+        "price": pytest.approx(float(catalogue.prices[1])),
+        "available": True,
+    }
+    assert client.get("/v1/items/item-2").json()["price"] is None
+
+
+@pytest.mark.parametrize("item_id", ["nope", "../../etc/passwd", "%2e%2e/x", "a" * 5000, "%01", "<a_1>"])
+def test_an_unknown_item_is_404_with_a_sentence(client: TestClient, item_id: str) -> None:
+    for method in ("GET", "DELETE", "PATCH"):
+        response = client.request(method, f"/v1/items/{item_id}", json={"price": 1})
+        assert response.status_code == 404 and len(response.json()["detail"]) < 600
+
+
+def test_customers_are_examples_spread_over_all(client: TestClient, recommender: Watched) -> None:
+    users = recommender.interactions.user_ids
+    found = client.get("/v1/customers", params={"limit": 2}).json()["customers"]
+    assert [one["user_id"] for one in found] == users[:: len(users) // 2][:2]
+    assert [item["item_id"] for item in found[1]["history"]] == recommender.history_of(found[1]["user_id"])
+    everybody = client.get("/v1/customers", params={"limit": 100}).json()["customers"]
+    assert [one["user_id"] for one in everybody] == users
+
+
+def test_the_service_says_what_it_can_do(client: TestClient, recommender: Watched) -> None:
+    found = client.get("/v1/service").json()
+    assert (found["engine"], found["scorer"], found["num_beams"]) == ("torch", True, 8)
+    assert (found["items"], found["ordered"]) == (24, True)
+    assert found["codebooks"] == list(recommender.engine.names.layout.codebook_sizes)
+
+
+WORDS = Catalogue(
+    item_ids=list("abcde"),
+    titles=["Blue ink pen", "Black ink", "Pencil, blue", "Tent", "Ink"],
+    descriptions=["tent"] * 5,
+    brands=["", "Nib", "", "Peak", ""],
+    categories=[("Office",), ("Office", "Ink"), (), (), ()],
+    prices=np.zeros(5),
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("ink", [0, 1, 4]),  # of equal ones the lower item first
+        ("INK black", [1, 0, 4]),
+        ("black ink", [1, 0, 4]),
+        ("pen", [0, 2]),  # the last word may be unfinished
+        ("pen ink", [0, 1, 4]),  # another one may not
+        ("nib", [1]),
+        ("office blue", [0, 1, 2]),
+        ("zebra", []),
+        ("", []),
+        ("<script> ; -- '", []),
+    ],
+)
+def test_items_are_found_by_their_words(query: str, found: list[int]) -> None:
+    scored = ItemSearch(WORDS).find(query, 10)
+    assert sorted(scored) == sorted(found)
+    if query in ("ink", "INK black", "black ink"):
+        assert scored == found
+    assert ItemSearch(WORDS).find(query, 1) == scored[:1]
+
+
+def test_the_search_answers_over_http(client: TestClient) -> None:
+    found = client.get("/v1/items", params={"query": "black", "limit": 3}).json()["items"]
+    assert found[0]["item_id"] == "item-1" and found[0]["title"] == "Ink <b>black</b> <a_1>"
+    for params in ({}, {"query": "x", "limit": 0}, {"query": "x", "limit": "ten"}, {"query": "x" * 1001}):
+        assert client.get("/v1/items", params=params).status_code == 422
+
+
+def test_what_is_removed_is_gone_from_the_next_answer_and_comes_back(client: TestClient, ask: Any) -> None:
+    first, second = (r["item_id"] for r in ask(history=["item-3"], k=2).json()["recommendations"])
+    assert client.delete(f"/v1/items/{first}").json()["available"] is False
+    found = [r["item_id"] for r in ask(history=["item-3"], k=2).json()["recommendations"]]
+    assert first not in found and found[0] == second
+    assert ask(history=[first]).status_code == 200  # a history may name what is sold out
+    assert client.patch(f"/v1/items/{first}", json={"available": True, "price": 3}).json()["price"] == 3
+    assert ask(history=["item-3"], k=1).json()["recommendations"][0]["item_id"] == first
+    cheap = ask(history=["item-3"], k=24, filters={"max_price": 3}).json()["recommendations"]
+    assert first in {r["item_id"] for r in cheap}
+    for change in ({}, {"price": -1}, {"price": "free"}, {"stock": 3}, {"price": None}):
+        assert client.patch(f"/v1/items/{first}", json=change).status_code == 422
+
+
+def test_a_request_that_began_before_a_change_is_answered_by_what_was_there(
+    client: TestClient, ask: Any, recommender: Watched
+) -> None:
+    recommender.gate = threading.Event()
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(history=["item-3"], k=1).json()))
+    asking.start()
+    while not recommender.groups:
+        pass
+    [first, _] = [r.item_id for r in recommender_list(recommender)]
+    client.delete(f"/v1/items/{first}")
+    recommender.gate.set()
+    asking.join()
+    assert answers[0]["recommendations"][0]["item_id"] == first
+
+
+def recommender_list(recommender: Watched) -> Any:
+    gate, recommender.gate = recommender.gate, None
+    found = recommender.recommend(["item-3"], 2)
+    recommender.gate = gate
+    return found
+
+
+def shop_of(run: Path) -> Shop:
+    return serve.open_shop(serve.ServeConfig(run_dir=str(run)))
+
+
+def client_of(shop: Shop) -> TestClient:
+    return TestClient(serve.create_app(shop), base_url="http://localhost")
+
+
+def test_changes_outlive_the_service_and_new_items_are_recommended_at_once(run_folder: Path) -> None:
+    new = {"item_id": "new/1", "title": "Blue Garden Hose", "categories": ["Garden"], "price": 9.5}
+    with client_of(shop_of(run_folder)) as client:
+        items = client.get("/v1/service").json()["items"]
+        client.delete("/v1/items/item-0012")
+        client.patch("/v1/items/item-0013", json={"price": 1.25})
+        [added] = client.post("/v1/items", json={"items": [new]}).json()["items"]
+        assert (added["title"], added["price"], added["available"]) == ("Blue Garden Hose", 9.5, True)
+        body = {"history": ["item-0007", "new/1"], "filters": {"allow": ["new/1"]}, "exclude_seen": False}
+        [found] = client.post("/v1/recommendations", json=body).json()["recommendations"]
+        assert (found["item_id"], found["name"]) == ("new/1", added["name"])
+        assert client.get("/v1/items/item-0012").json()["available"] is False
+        assert client.get("/v1/items", params={"query": "garden ho"}).json()["items"][0]["item_id"] == "new/1"
+        again = client.post("/v1/items", json={"items": [new]})
+        assert again.status_code == 409 and "named already" in again.json()["detail"]
+        assert client.get("/v1/service").json()["items"] == items + 1
+    with client_of(shop_of(run_folder)) as client:
+        assert client.get("/v1/items/item-0012").json()["available"] is False
+        assert client.get("/v1/items/item-0013").json()["price"] == 1.25
+        assert client.get("/v1/items/new/1").status_code == 200
+
+
+def test_a_shelf_that_cannot_be_read_is_one_sentence(run_folder: Path) -> None:
+    (run_folder / SHELF_FILE).write_text('["item"]')
+    with pytest.raises(InputError, match=r"shelf.json cannot be read .*delete it"):
+        shop_of(run_folder)
+
+
+def test_a_run_that_does_not_fit_together_is_not_served(run_folder: Path) -> None:
+    with client_of(shop_of(run_folder)) as client:
+        before = client.post("/v1/recommendations", json={"history": ["item-0007"]}).json()["recommendations"]
+        shutil.move(run_folder / "base", run_folder / "kept")
+        response = client.post("/v1/reload")
+        assert response.status_code == 409 and "base" in response.json()["detail"]
+        after = client.post("/v1/recommendations", json={"history": ["item-0007"]}).json()["recommendations"]
+        assert after == before
+        shutil.move(run_folder / "kept", run_folder / "base")
+        settings = json.loads((run_folder / "run.json").read_text())
+        (run_folder / "run.json").write_text(json.dumps({**settings, "num_beams": 3}))
+        assert client.post("/v1/reload").json()["num_beams"] == 3
+
+
+def test_without_a_folder_nothing_can_be_loaded(client: TestClient) -> None:
+    assert "start it with `gream serve RUN`" in client.post("/v1/reload").json()["detail"]

@@ -1,0 +1,113 @@
+"""What stands before the routes: key, size, host, headers and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from gream.serving import app as serve
+from gream.serving.guard import OPEN
+from tests.serving.conftest import Watched
+
+KEY = "a secret that is long enough"
+
+
+def client_of(recommender: Watched, *, key: str = "", host: str = "localhost", **settings: Any) -> TestClient:
+    config = serve.ServeConfig(run_dir="", **settings)
+    return TestClient(serve.create_app(recommender, config, key=key), base_url=f"http://{host}")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        f"Basic {KEY}",
+        f"Bearer {KEY} ",
+        f"Bearer {KEY[:-1]}",
+        "Bearer \u00e9",
+    ],
+)
+def test_without_the_key_nothing_of_the_catalogue_is_told(recommender: Watched, header: str | None) -> None:
+    client = client_of(recommender, key=KEY, host="shop.example")
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    paths = [path for path in client.get("/openapi.json").json()["paths"] if not path.startswith("/health")]
+    assert len(paths) >= 8
+    for path in paths:
+        for method in ("GET", "POST"):
+            response = client.request(method, path, headers=headers)
+            assert response.status_code == 401 and "Authorization: Bearer KEY" in response.json()["detail"]
+    assert all(client.get(path, headers=headers).status_code == 200 for path in OPEN if path != "/page/")
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_with_the_key_everything_is_there_under_any_name(recommender: Watched, scheme: str) -> None:
+    with client_of(recommender, key=KEY, host="shop.example") as client:
+        headers = {"Authorization": f"{scheme} {KEY}"}
+        body = {"history": ["item-3"]}
+        assert client.post("/v1/recommendations", json=body, headers=headers).status_code == 200
+        assert client.get("/metrics", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8000", "127.0.0.1:80", "[::1]", "[::1]:8000", "LOCALHOST"]
+)
+def test_without_a_key_the_loopback_is_answered(recommender: Watched, host: str) -> None:
+    client = client_of(recommender)
+    assert client.get("/v1/service", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "evil.example:8000", "", "127.0.0.1.nip.io"]
+)
+def test_without_a_key_a_web_page_cannot_reach_in_under_its_own_name(recommender: Watched, host: str) -> None:
+    response = client_of(recommender).get("/v1/service", headers={"Host": host})
+    assert response.status_code == 421 and "127.0.0.1" in response.json()["detail"]
+
+
+def test_a_body_is_refused_by_its_length_and_by_its_bytes(recommender: Watched) -> None:
+    client = client_of(recommender, max_body_kb=1)
+    large = b'{"history": ["' + b"x" * 2000 + b'"]}'
+    told = client.post("/v1/recommendations", content=large)
+    streamed = client.post("/v1/recommendations", content=iter([large[:900], large[900:]]))
+    for response in (told, streamed):
+        assert response.status_code == 413 and "larger than 1,000 bytes" in response.json()["detail"]
+    lie = client.post("/v1/recommendations", content=large, headers={"Content-Length": "ten"})
+    assert lie.status_code in (400, 413)
+    assert recommender.groups == []
+
+
+def test_every_answer_has_the_headers_of_safety(recommender: Watched) -> None:
+    client = client_of(recommender)
+    for path in ("/", "/docs", "/health", "/v1/items/none", "/nowhere"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "unsafe-eval" not in headers["content-security-policy"]
+    refused = client.get("/health", headers={"Host": "evil.example"})
+    assert refused.headers["x-frame-options"] == "DENY"
+
+
+def test_what_happens_is_counted_by_route_and_never_by_what_a_client_wrote(recommender: Watched) -> None:
+    with client_of(recommender) as client:
+        for body in ({"history": ["item-3"]}, {"history": ["item-7"]}, {"history": ["nope"]}):
+            client.post("/v1/recommendations", json=body)
+        client.get("/v1/items/item-3")
+        client.get("/v1/items/secret-path")
+        client.get("/wp-admin")
+        text = client.get("/metrics").text
+    lines = set(text.splitlines())
+    assert 'gream_requests_total{route="/v1/recommendations",status="200"} 2.0' in lines
+    assert 'gream_requests_total{route="/v1/recommendations",status="422"} 1.0' in lines
+    assert 'gream_requests_total{route="/v1/items/{item_id:path}",status="200"} 1.0' in lines
+    assert 'gream_requests_total{route="/v1/items/{item_id:path}",status="404"} 1.0' in lines
+    assert 'gream_requests_total{route="unknown",status="404"} 1.0' in lines
+    assert 'gream_recommendations_total{mode="direct"} 2.0' in lines
+    assert "gream_batch_questions_count 2.0" in lines and "gream_items 24.0" in lines
+    assert "gream_queue_questions 0.0" in lines
+    assert "secret-path" not in text and "wp-admin" not in text

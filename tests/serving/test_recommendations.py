@@ -1,0 +1,165 @@
+"""Recommendations over HTTP: the same lists as in Python, one by one, in batches and as a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from gream.decoding.filters import Filters
+from gream.decoding.recommender import Recommendation
+from tests.serving.conftest import Watched
+
+Ask = Callable[..., Any]
+
+
+def same(answer: dict[str, Any], expected: list[Recommendation]) -> None:
+    found = answer["recommendations"]
+    assert [(r["rank"], r["item_id"], r["title"], r["name"]) for r in found] == [
+        (r.rank, r.item_id, r.title, r.name) for r in expected
+    ]
+    np.testing.assert_allclose([r["logp"] for r in found], [r.logp for r in expected], atol=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert one["score"] == (None if other.score is None else pytest.approx(other.score, abs=1e-5))
+        assert (one["chain"] is None) == (other.chain is None)
+        if other.chain:
+            assert vars(other.chain).items() <= one["chain"].items()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"k": 3, "exclude_seen": False},
+        {"mode": "reasoning", "num_chains": 2, "seed": 7},
+        {"expand_width": 12, "k": 5},
+        {"mode": "reasoning", "num_chains": 1, "expand_width": 10},
+    ],
+)
+def test_a_request_gets_the_list_that_python_gets(
+    ask: Ask, recommender: Watched, settings: dict[str, Any]
+) -> None:
+    answer = ask(history=["item-3", "item-1"], **settings).json()
+    same(answer, recommender.recommend(["item-3", "item-1"], **settings))
+    assert answer["mode"] == settings.get("mode", "direct") and answer["seconds"] > 0
+    assert [item["item_id"] for item in answer["history"]] == ["item-3", "item-1"]
+    assert answer["history"][1]["title"] == "Ink <b>black</b> <a_1>"
+    assert answer["search"] is None
+
+
+def test_filters_reach_the_search(ask: Ask, recommender: Watched) -> None:
+    filters = {"allow": [f"item-{n}" for n in range(4, 20)], "deny": ["item-5"], "max_price": 1e6}
+    answer = ask(history=["item-3"], k=20, filters=filters).json()
+    same(answer, recommender.recommend(["item-3"], 20, filters=Filters(**filters)))
+    assert {r["item_id"] for r in answer["recommendations"]} == {f"item-{n}" for n in range(4, 20) if n != 5}
+
+
+def test_a_known_user_brings_the_history(ask: Ask, recommender: Watched) -> None:
+    user = recommender.interactions.user_ids[1]
+    answer = ask(user_id=user).json()
+    assert [item["item_id"] for item in answer["history"]] == recommender.history_of(user)
+
+
+def test_an_explained_answer_tells_every_level(ask: Ask, recommender: Watched) -> None:
+    answer = ask(history=["item-3"], k=2, num_beams=5, explain=True).json()
+    assert len(answer["search"]) == 3 and all(1 <= len(level) <= 5 for level in answer["search"])
+    names = [r["name"] for r in answer["recommendations"]]
+    for depth, level in enumerate(answer["search"], start=1):
+        paths = {rank: p["codes"] for p in level for rank in p["ranks"]}
+        assert all(names[rank - 1].startswith(codes) for rank, codes in paths.items())
+        assert all(p["kept"] and p["codes"].count("<") == depth for p in level)
+        assert set(paths) == {1, 2}
+    assert ask(history=["item-3"], mode="reasoning", num_chains=1, explain=True).json()["search"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"history": ["item-3", "nope"]}, "the history names `nope`"),
+        ({"history": ["<a_1>"]}, "`<a_1>`"),
+        ({"user_id": "u9"}, "User 'u9' is unknown"),
+        ({"history": ["item-3"], "user_id": "user-1"}, "either `history` or `user_id`"),
+        ({}, "either `history` or `user_id`"),
+        ({"history": []}, "`history`: List should have at least 1 item"),
+        ({"history": ["item-3"] * 1001}, "`history`: List should have at most 1000 items"),
+        ({"history": ["item-3"], "k": 0}, "`k`: Input should be greater than or equal to 1"),
+        ({"history": ["item-3"], "k": -4}, "`k`: Input should be greater than or equal to 1"),
+        ({"history": ["item-3"], "k": 101}, "`k`: Input should be less than or equal to 100"),
+        ({"history": ["item-3"], "mode": "slow"}, "`mode`: Input should be 'direct' or 'reasoning'"),
+        ({"history": ["item-3"], "num_chains": 33}, "`num_chains`: Input should be less than or equal to 32"),
+        ({"history": ["item-3"], "expand_width": 0}, "`expand_width`"),
+        ({"history": ["item-3"], "expand_width": 4}, "expand_width is 4, but the scorer must keep"),
+        ({"history": ["item-3"], "top_k": 3}, "`top_k`: Extra inputs are not permitted"),
+        ({"history": "item-3"}, "`history`: Input should be a valid list"),
+        ({"history": [3]}, "`history.0`: Input should be a valid string"),
+        ({"history": ["item-3"], "filters": {"brands": ["nope"]}}, "No item has the brand 'nope'"),
+        ({"history": ["item-3"], "filters": {"price": 3}}, "`filters.price`: Extra inputs"),
+        ({"history": ["item-3"], "timeout": 0}, "`timeout`"),
+    ],
+)
+def test_a_clients_mistake_is_422_with_a_sentence(
+    ask: Ask, client: TestClient, recommender: Watched, body: dict[str, Any], told: str
+) -> None:
+    for response in (ask(**body), client.post("/v1/recommendations/stream", json=body)):
+        assert response.status_code == 422
+        assert told in response.json()["detail"]
+    assert recommender.groups == []
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[1]", b"\xff", b'{"history": ["\\ud800"]}', b'{"\\ud800": 1}'])
+def test_a_broken_body_is_a_4xx_with_a_sentence(client: TestClient, body: bytes) -> None:
+    response = client.post("/v1/recommendations", content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= response.status_code < 500
+    assert isinstance(response.json()["detail"], str)
+
+
+def test_a_batch_answers_each_by_itself(client: TestClient, recommender: Watched) -> None:
+    requests = [
+        {"history": ["item-3"]},
+        {"history": ["nope"]},
+        {"history": ["item-7"], "mode": "reasoning", "num_chains": 1},
+        {"history": ["item-2", "item-9"]},
+    ]
+    answers = client.post("/v1/recommendations/batch", json={"requests": requests}).json()["answers"]
+    same(answers[0], recommender.recommend(["item-3"]))
+    assert "names `nope`" in answers[1]["detail"]
+    same(answers[2], recommender.recommend(["item-7"], mode="reasoning", num_chains=1))
+    same(answers[3], recommender.recommend(["item-2", "item-9"]))
+    assert sorted(recommender.groups[:2]) == [1, 2]  # those of one search together
+
+
+def events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    blocks = [block.split("\n") for block in text.strip().split("\n\n")]
+    return [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in blocks]
+
+
+def test_a_stream_tells_the_chains_and_then_the_answer(client: TestClient, recommender: Watched) -> None:
+    body = {"history": ["item-3"], "mode": "reasoning", "num_chains": 2}
+    response = client.post("/v1/recommendations/stream", json=body)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *chains, (last, answer) = events(response.text)
+    assert last == "answer"
+    same(answer, recommender.recommend(["item-3"], mode="reasoning", num_chains=2))
+    assert {kind for kind, _ in chains} == {"chain"} and {data["number"] for _, data in chains} == {0, 1}
+    assert all(not data["chain"]["well_formed"] for _, data in chains)
+    [(kind, plain)] = events(client.post("/v1/recommendations/stream", json={"history": ["item-3"]}).text)
+    assert kind == "answer"
+    same(plain, recommender.recommend(["item-3"]))
+
+
+def test_a_stream_that_fails_tells_it_as_an_event(client: TestClient) -> None:
+    body = {"history": ["item-3"], "mode": "reasoning", "num_chains": 8, "timeout": 0.001}
+    [*_, (kind, data)] = events(client.post("/v1/recommendations/stream", json=body).text)
+    assert kind == "error" and "no answer within 0.001 s" in data["detail"]
+
+
+def test_the_evidence_cites_what_was_bought(recommender: Watched) -> None:
+    from gream.language.reasoning import Chain
+    from gream.serving.desk import reason
+
+    chain = Chain("pens Blue Pen; tents Old Tent", "Ink", "", "", "", well_formed=True)
+    assert reason(chain, ["Old Tent", "Ink", "Blue Pen", ""]).cited == [0, 2]
