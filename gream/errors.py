@@ -10,3 +10,7 @@ class InputError(ValueError):
     without a traceback and leaves with exit code 2; the HTTP service answers with a 4xx. Every other
     exception is a defect of gream and keeps its traceback.
     """
+
+
+class NotFoundError(InputError):
+    """An id or a name that the data does not have."""

@@ -16,7 +16,7 @@ import polars as pl
 
 from gream import artifacts
 from gream.data.columns import cut, text_lists
-from gream.errors import InputError
+from gream.errors import InputError, NotFoundError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")
@@ -60,7 +60,7 @@ class Catalogue:
                 person typed the id, not where a service may be flooded.
 
         Raises:
-            InputError: an id that the catalogue does not have.
+            NotFoundError: an id that the catalogue does not have.
         """
         unknown = list(dict.fromkeys(raw for raw in raw_ids if raw not in self.index))
         if unknown:
@@ -68,7 +68,7 @@ class Catalogue:
             more = f" and {len(unknown) - _NAMED_IDS} more" if len(unknown) > _NAMED_IDS else ""
             near = difflib.get_close_matches(str(unknown[0]), self.item_ids, n=1) if suggest else []
             hint = f" (nearest: `{near[0]}`)" if near else ""
-            raise InputError(
+            raise NotFoundError(
                 f"{where} names {named}{more}, which the catalogue of {len(self):,} items does not have"
                 f"{hint}; correct the ids, or run `gream data` on files that hold them."
             )

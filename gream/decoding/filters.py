@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gream.data.store import Catalogue
-from gream.errors import InputError
+from gream.errors import InputError, NotFoundError
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,6 @@ class Aisles:
         for name in names:
             items = known.get(name.casefold())
             if items is None:
-                raise InputError(f"No item has the {what} {name!r}; give a {what} of the catalogue.")
+                raise NotFoundError(f"No item has the {what} {name!r}; give a {what} of the catalogue.")
             mask[items] = True
         return mask

@@ -24,7 +24,7 @@ from gream.decoding.chains import WatchChain, readable_text
 from gream.decoding.filters import Aisles, Filters, Shelf
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.decoding.search_tree import Prefix, search_tree
-from gream.errors import InputError
+from gream.errors import InputError, NotFoundError
 from gream.language.reasoning import Chain, split_chain, split_unfinished
 from gream.semantic_ids.layout import Names
 
@@ -228,10 +228,12 @@ class Recommender:
         """All known purchases of a user as raw item ids, oldest first.
 
         Raises:
-            InputError: an unknown user.
+            NotFoundError: an unknown user.
         """
         if user_id not in self._users:
-            raise InputError(f"User {user_id!r} is unknown; give a user of the prepared data, or a history.")
+            raise NotFoundError(
+                f"User {user_id!r} is unknown; give a user of the prepared data, or a history."
+            )
         sequence = self.interactions.sequences[self._users[user_id]]
         return [self.catalogue.item_ids[i] for i in sequence]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import FastAPI, HTTPException, Query
+from fastapi import FastAPI, Query
 
 import gream
-from gream.errors import InputError
+from gream.errors import NotFoundError
 from gream.serving.catalogue_schema import (
     Customer,
     CustomerList,
@@ -19,7 +19,7 @@ from gream.serving.catalogue_schema import (
     Service,
 )
 from gream.serving.desk import Desk, in_thread, titles_of
-from gream.serving.mistakes import described, printable
+from gream.serving.mistakes import described
 from gream.serving.schema import ItemReference
 from gream.serving.shop import Loaded
 
@@ -66,35 +66,21 @@ def add_change_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.patch("/v1/items/{item_id:path}", responses=described(401, 404, 422))
     async def change(item_id: str, body: ItemChange) -> Item:
-        """Change the price or the availability of an item, from the next request on."""
+        """Change the price of an item, or whether it is recommended, from the next request on."""
         _known(shop.current, item_id)
         await in_thread(shop.change, item_id, body.model_dump(exclude_none=True))
-        return _known(shop.current, item_id)
-
-    @app.delete("/v1/items/{item_id:path}", responses=described(401, 404))
-    async def remove(item_id: str) -> Item:
-        """Recommend an item no longer, from the next request on; histories may still name it."""
-        _known(shop.current, item_id)
-        await in_thread(shop.change, item_id, {"available": False})
         return _known(shop.current, item_id)
 
     @app.post("/v1/items", responses=described(401, 409, 413, 422))
     async def add(body: NewItems) -> ItemList:
         """Name items that came later and recommend them from now on; nothing is trained for it."""
-        rows = [item.model_dump(exclude_none=True) for item in body.items]
-        try:
-            await in_thread(shop.add, rows)
-        except InputError as error:
-            raise HTTPException(409, printable(str(error))) from error
+        await in_thread(shop.add, [item.model_dump(exclude_none=True) for item in body.items])
         return ItemList(items=[_known(shop.current, item.item_id) for item in body.items])
 
     @app.post("/v1/reload", responses=described(401, 409))
     async def reload() -> Service:
         """Serve what the run's folder holds now: another model, other names, other purchases."""
-        try:
-            return describe_service(await in_thread(shop.reload))
-        except InputError as error:
-            raise HTTPException(409, printable(str(error))) from error
+        return describe_service(await in_thread(shop.reload))
 
 
 def describe_service(loaded: Loaded) -> Service:
@@ -131,11 +117,14 @@ def describe(recommender: Recommender, item: int) -> Item:
 
 
 def _known(loaded: Loaded, item_id: str) -> Item:
-    """Describe an item, or answer 404."""
+    """Describe an item.
+
+    Raises:
+        NotFoundError: there is no such item.
+    """
     item = loaded.recommender.catalogue.index.get(item_id)
     if item is None:
-        told = printable(f"No item has the id {item_id[:256]!r}; use an item_id of the catalogue.")
-        raise HTTPException(404, told)
+        raise NotFoundError(f"No item has the id {item_id[:256]!r}; use an item_id of the catalogue.")
     return describe(loaded.recommender, item)
 
 

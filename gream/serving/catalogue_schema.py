@@ -31,10 +31,12 @@ class ItemList(BaseModel):
 class ItemChange(BaseModel):
     """What changes of an item; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"price": 9.5}})
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"example": {"price": 9.5}, "minProperties": 1}
+    )
 
-    price: Price | None = Field(None, description="the new price")
-    available: bool | None = Field(None, description="false: not recommended from the next answer on")
+    price: Price = Field(None, description="the new price")  # type: ignore[assignment]
+    available: bool = Field(None, description="false: not recommended from the next answer on")  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -46,7 +48,7 @@ class ItemChange(BaseModel):
 class NewItem(BaseModel):
     """An item that the catalogue does not have yet."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     item_id: RawId
     title: Annotated[str, Field(min_length=1, max_length=1000)]
@@ -59,7 +61,7 @@ class NewItem(BaseModel):
 class NewItems(BaseModel):
     """Items to name and to add."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     items: list[NewItem] = Field(min_length=1, max_length=1000)
 

@@ -48,7 +48,7 @@ class Desk:
 
         Raises:
             InputError: an unknown item or user, or what the recommender cannot do.
-            HTTPException: 429 where too many wait, 504 where the time is over.
+            HTTPException: 429 where too many wait, 408 and 504 where the time is over.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -64,9 +64,10 @@ class Desk:
                 {"Retry-After": str(error.wait)},
             ) from error
         except DeadlineError as error:
-            raise HTTPException(
-                504, f"There was no answer within {seconds:g} s; ask for less, or give it more time."
-            ) from error
+            # The client's own limit is no failure of the service; the service's is.
+            status = 408 if seconds < self.seconds else 504
+            told_so = f"There was no answer within {seconds:g} s; ask for less, or give it more time."
+            raise HTTPException(status, told_so) from error
         self.metrics.recommended.labels(request.mode).inc()
         return told(recommender, request, history, found, loop.time() - started)
 
@@ -77,10 +78,8 @@ def asked(recommender: Recommender, request: RecommendationRequest) -> tuple[lis
     Raises:
         InputError: as `Recommender.ask` and `Recommender.history_of`.
     """
-    history = request.history
-    if history is None:
-        assert request.user_id is not None  # the request's own validation sees to it
-        history = recommender.history_of(request.user_id)
+    given = "history" in request.model_fields_set
+    history = request.history if given else recommender.history_of(request.user_id)
     question = recommender.ask(
         history,
         request.k,

@@ -7,16 +7,18 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.routing import Match
 
-from gream.errors import InputError
+from gream.errors import InputError, NotFoundError
 from gream.serving.schema import Mistake
 
 _MOST_TOLD = 5  # problems of one request
 _WHAT = {
     400: "The body cannot be read",
     401: "The key is missing or wrong",
-    404: "There is no such thing",
-    409: "The run's folder cannot be served as it is",
+    404: "It names an item, a customer, a category or a brand that is not there",
+    408: "There was no answer within the `timeout` of the request",
+    409: "This catalogue or this run cannot do what it asks",
     413: "The body is too large",
     422: "The request cannot be used",
     429: "Too many requests wait; `Retry-After` tells for how long",
@@ -31,11 +33,24 @@ def described(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 def tell_mistakes(app: FastAPI) -> None:
-    """Answer a client's mistakes with 422 and one sentence."""
+    """Answer a client's mistakes with one sentence.
+
+    422 where the body is not what the interface asks for, 404 where it names what is not there, 409 where
+    this catalogue or this run cannot do what it asks.
+    """
 
     @app.exception_handler(InputError)
     async def input_error(_: Request, error: InputError) -> JSONResponse:
-        return JSONResponse({"detail": printable(str(error))}, status_code=422)
+        status = 404 if isinstance(error, NotFoundError) else 409
+        return JSONResponse({"detail": printable(str(error))}, status_code=status)
+
+    @app.exception_handler(405)
+    async def wrong_method(request: Request, _: Exception) -> JSONResponse:
+        # One path has a route for each method, and the router knows of the first alone.
+        matching = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
+        methods = sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+        told = f"This path takes {', '.join(methods)}; ask it by one of these methods."
+        return JSONResponse({"detail": told}, status_code=405, headers={"Allow": ", ".join(methods)})
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

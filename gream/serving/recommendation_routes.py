@@ -26,10 +26,18 @@ if TYPE_CHECKING:
     from gream.decoding.recommender import Recommender
 
 PAUSE = 0.05  # seconds between two looks at chains that are being written
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["chain", "answer", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "events `chain` (ChainSoFar), `answer` (RecommendationAnswer), `error` (Mistake)",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 
@@ -37,7 +45,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 def add_recommendation_routes(app: FastAPI, desk: Desk) -> None:
     """Add the routes under /v1/recommendations."""
 
-    @app.post("/v1/recommendations", responses=described(401, 413, 422, 429, 504))
+    @app.post("/v1/recommendations", responses=described(401, 404, 408, 409, 413, 422, 429, 504))
     async def recommend(body: RecommendationRequest, request: Request) -> RecommendationAnswer:
         """Recommend items that follow a history, best first."""
         return await unless_left(request, desk.answer(body))
@@ -58,11 +66,11 @@ def add_recommendation_routes(app: FastAPI, desk: Desk) -> None:
     @app.post(
         "/v1/recommendations/stream",
         response_class=StreamingResponse,
-        responses={**described(401, 413, 422), **_STREAM},
+        responses={**described(401, 404, 409, 413, 422), **_STREAM},
     )
     async def recommend_stream(body: RecommendationRequest) -> StreamingResponse:
         """Recommend, and send the reasoning as it is written, as server-sent events."""
-        asked(desk.shop.current.recommender, body)  # a mistake is a 422, not an event
+        asked(desk.shop.current.recommender, body)  # a mistake is a 4xx, not an event
         return StreamingResponse(
             _events(desk, body), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )

@@ -7,8 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+
+def _whole(value: object) -> object:
+    """Take 3.0 for 3, as JSON Schema does; everything else is for the strict check."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)  # stands behind the bounds, or the document would not tell them
+Length = Annotated[int, Field(ge=1, le=100), _WHOLE]
+Chains = Annotated[int, Field(ge=1, le=32), _WHOLE]
+Beams = Annotated[int, Field(ge=1, le=200), _WHOLE]
+Width = Annotated[int, Field(ge=1, le=1000), _WHOLE]
+Seed = Annotated[int, Field(ge=0, lt=2**32), _WHOLE]
 RawId = Annotated[str, Field(min_length=1, max_length=256)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -18,7 +30,7 @@ _EXAMPLE: dict[str, Any] = {"history": ["an item_id", "a later item_id"], "k": 5
 class ItemFilters(BaseModel):
     """What a list may hold; every field narrows, what is left out does not."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     categories: list[RawId] = Field([], max_length=100, description="in one of these, at any level")
     brands: list[RawId] = Field([], max_length=100, description="of one of these")
@@ -31,27 +43,38 @@ class ItemFilters(BaseModel):
 class RecommendationRequest(BaseModel):
     """A history, given or by the id of a user of the data set, and how to answer."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": _EXAMPLE})
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "example": _EXAMPLE,
+            "oneOf": [{"required": ["history"]}, {"required": ["user_id"]}],
+        },
+    )
 
-    history: Annotated[list[RawId], Field(min_length=1, max_length=1000)] | None = Field(
-        None, description="item ids, oldest first; either this or `user_id`"
+    # Left out, not null: the document can then say that one of the two is there.
+    history: list[RawId] = Field(
+        None,  # type: ignore[arg-type]
+        min_length=1,
+        max_length=1000,
+        description="item ids, oldest first; either this or `user_id`",
     )
-    user_id: RawId | None = Field(None, description="a user of the data set, instead of `history`")
-    k: int = Field(10, ge=1, le=100, description="number of items wanted")
+    user_id: RawId = Field(None, description="a user of the data set, instead of `history`")  # type: ignore[assignment]
+    k: Length = Field(10, description="number of items wanted")
     mode: Literal["direct", "reasoning"] = Field("direct", description="answer at once, or think aloud first")
-    num_chains: int = Field(4, ge=1, le=32, description="reasoning chains to write; no effect in direct mode")
-    num_beams: int | None = Field(
-        None, ge=1, le=200, description="prefixes that the search keeps; null: as the run is served"
+    num_chains: Chains = Field(4, description="reasoning chains to write; no effect in direct mode")
+    num_beams: Beams | None = Field(
+        None, description="prefixes that the search keeps; null: as the run is served"
     )
-    expand_width: int | None = Field(
-        None, ge=1, le=1000, description="prefixes the path scorer sees at each level; null: no scorer"
+    expand_width: Width | None = Field(
+        None, description="prefixes the path scorer sees at each level; null: no scorer"
     )
     filters: ItemFilters = Field(default_factory=ItemFilters, description="what the list may hold")
     exclude_seen: bool = Field(True, description="leave out the items of the history")
     explain: bool = Field(False, description="in direct mode, tell what the search kept at every level")
-    seed: int = Field(0, ge=0, lt=2**32, description="of the sampled chains")
-    timeout: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="seconds to wait, within the service's own limit"
+    seed: Seed = Field(0, description="of the sampled chains")
+    timeout: Annotated[float, Field(ge=0.001, allow_inf_nan=False)] | None = Field(
+        None, description="seconds to wait, within the service's own limit"
     )
 
     @model_validator(mode="after")
@@ -64,7 +87,9 @@ class RecommendationRequest(BaseModel):
 class BatchRequest(BaseModel):
     """Several requests; each is answered or refused by itself."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"requests": [_EXAMPLE]}})
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"example": {"requests": [_EXAMPLE]}}
+    )
 
     requests: list[RecommendationRequest] = Field(min_length=1, max_length=256)
 

@@ -29,6 +29,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from fastapi.testclient import TestClient  # noqa: E402
 
 from gream.serving import app as serve  # noqa: E402
+from tests.serving.live import Service  # noqa: E402
 
 
 class Watched(Recommender):
@@ -109,3 +110,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_folder(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may change."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def service(run_folder: Path) -> Iterator[Service]:
+    """A process that serves it."""
+    service = Service(run_folder)
+    yield service
+    service.kill()

@@ -77,35 +77,42 @@ def test_an_explained_answer_tells_every_level(ask: Ask, recommender: Watched) -
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("status", "body", "told"),
     [
-        ({"history": ["item-3", "nope"]}, "the history names `nope`"),
-        ({"history": ["<a_1>"]}, "`<a_1>`"),
-        ({"user_id": "u9"}, "User 'u9' is unknown"),
-        ({"history": ["item-3"], "user_id": "user-1"}, "either `history` or `user_id`"),
-        ({}, "either `history` or `user_id`"),
-        ({"history": []}, "`history`: List should have at least 1 item"),
-        ({"history": ["item-3"] * 1001}, "`history`: List should have at most 1000 items"),
-        ({"history": ["item-3"], "k": 0}, "`k`: Input should be greater than or equal to 1"),
-        ({"history": ["item-3"], "k": -4}, "`k`: Input should be greater than or equal to 1"),
-        ({"history": ["item-3"], "k": 101}, "`k`: Input should be less than or equal to 100"),
-        ({"history": ["item-3"], "mode": "slow"}, "`mode`: Input should be 'direct' or 'reasoning'"),
-        ({"history": ["item-3"], "num_chains": 33}, "`num_chains`: Input should be less than or equal to 32"),
-        ({"history": ["item-3"], "expand_width": 0}, "`expand_width`"),
-        ({"history": ["item-3"], "expand_width": 4}, "expand_width is 4, but the scorer must keep"),
-        ({"history": ["item-3"], "top_k": 3}, "`top_k`: Extra inputs are not permitted"),
-        ({"history": "item-3"}, "`history`: Input should be a valid list"),
-        ({"history": [3]}, "`history.0`: Input should be a valid string"),
-        ({"history": ["item-3"], "filters": {"brands": ["nope"]}}, "No item has the brand 'nope'"),
-        ({"history": ["item-3"], "filters": {"price": 3}}, "`filters.price`: Extra inputs"),
-        ({"history": ["item-3"], "timeout": 0}, "`timeout`"),
+        (404, {"history": ["item-3", "nope"]}, "the history names `nope`"),
+        (404, {"history": ["<a_1>"]}, "`<a_1>`"),
+        (404, {"user_id": "u9"}, "User 'u9' is unknown"),
+        (422, {"history": ["item-3"], "user_id": "user-1"}, "either `history` or `user_id`"),
+        (422, {}, "either `history` or `user_id`"),
+        (422, {"history": None, "user_id": "user-1"}, "`history`: Input should be a valid list"),
+        (409, {"history": ["item-3"], "filters": {"min_price": 9, "max_price": 1}}, "the lower one first"),
+        (409, {"history": ["item-3"], "filters": {"max_price": 0}}, "leave no item"),
+        (422, {"history": []}, "`history`: List should have at least 1 item"),
+        (422, {"history": ["item-3"] * 1001}, "`history`: List should have at most 1000 items"),
+        (422, {"history": ["item-3"], "k": 0}, "`k`: Input should be greater than or equal to 1"),
+        (422, {"history": ["item-3"], "k": -4}, "`k`: Input should be greater than or equal to 1"),
+        (422, {"history": ["item-3"], "k": 101}, "`k`: Input should be less than or equal to 100"),
+        (422, {"history": ["item-3"], "mode": "slow"}, "`mode`: Input should be 'direct' or 'reasoning'"),
+        (
+            422,
+            {"history": ["item-3"], "num_chains": 33},
+            "`num_chains`: Input should be less than or equal to 32",
+        ),
+        (422, {"history": ["item-3"], "expand_width": 0}, "`expand_width`"),
+        (409, {"history": ["item-3"], "expand_width": 4}, "expand_width is 4, but the scorer must keep"),
+        (422, {"history": ["item-3"], "top_k": 3}, "`top_k`: Extra inputs are not permitted"),
+        (422, {"history": "item-3"}, "`history`: Input should be a valid list"),
+        (422, {"history": [3]}, "`history.0`: Input should be a valid string"),
+        (404, {"history": ["item-3"], "filters": {"brands": ["nope"]}}, "No item has the brand 'nope'"),
+        (422, {"history": ["item-3"], "filters": {"price": 3}}, "`filters.price`: Extra inputs"),
+        (422, {"history": ["item-3"], "timeout": 0}, "`timeout`"),
     ],
 )
-def test_a_clients_mistake_is_422_with_a_sentence(
-    ask: Ask, client: TestClient, recommender: Watched, body: dict[str, Any], told: str
+def test_a_clients_mistake_is_a_4xx_with_a_sentence(
+    ask: Ask, client: TestClient, recommender: Watched, status: int, body: dict[str, Any], told: str
 ) -> None:
     for response in (ask(**body), client.post("/v1/recommendations/stream", json=body)):
-        assert response.status_code == 422
+        assert response.status_code == status
         assert told in response.json()["detail"]
     assert recommender.groups == []
 

@@ -6,15 +6,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 import gream.serving
@@ -22,6 +20,7 @@ from gream.cli import main
 from gream.errors import InputError
 from gream.serving import app as serve
 from tests.serving.conftest import Watched
+from tests.serving.live import Service
 
 
 def test_a_port_in_use_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
@@ -85,62 +84,25 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     assert main(["serve", "runs/x"]) == 2 and len(seen) == 1
 
 
-class Service:
-    """A running `gream serve`."""
-
-    def __init__(self, run: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        command = [sys.executable, "-m", "gream.cli", "serve", str(run), "--port", str(self.port)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GREAM_SERVE_MAX_SECONDS": "20"}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(1200):
-            assert self.process.poll() is None
-            try:
-                self.get("/health/ready")
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError("the service did not start")
-
-    def get(self, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.loads(response.read())
-
-
-@pytest.fixture
-def service(run_folder: Path) -> Iterator[Service]:
-    service = Service(run_folder)
-    yield service
-    service.process.kill()
-    service.process.wait()
-
-
 def test_a_service_batches_reloads_and_finishes_what_it_began(service: Service, run_folder: Path) -> None:
     ask = {"history": ["item-0007"], "mode": "reasoning", "num_chains": 2}
-    alone = service.get("/v1/recommendations", ask)["recommendations"]
+    alone = service.ask(ask)
     with ThreadPoolExecutor(12) as clients:
-        many = list(
-            clients.map(lambda _: service.get("/v1/recommendations", ask)["recommendations"], range(24))
-        )
+        many = list(clients.map(lambda _: service.ask(ask), range(24)))
         for found in many:
             assert [r["item_id"] for r in found] == [r["item_id"] for r in alone]
         settings = json.loads((run_folder / "run.json").read_text())
         (run_folder / "run.json").write_text(json.dumps({**settings, "num_beams": 11}))
         os.kill(service.process.pid, signal.SIGHUP)
-        while service.get("/v1/service")["num_beams"] != 11:
+        while service.client.get("/v1/service").json()["num_beams"] != 11:
             time.sleep(0.05)
-        text = urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics").read().decode()
+        text = service.client.get("/metrics").text
         batches = float(text.split("gream_batch_questions_count ")[1].split()[0])
         assert 1 < batches < 25
-        asked = [clients.submit(service.get, "/v1/recommendations", {**ask, "seed": n}) for n in range(12)]
+        asked = [clients.submit(service.ask, {**ask, "seed": n}) for n in range(12)]
         time.sleep(0.05)
         os.kill(service.process.pid, signal.SIGTERM)
         assert service.process.wait(30) == 0
         taken = [one for one in asked if one.exception() is None]
-        assert all(isinstance(one.exception(), OSError | type(None)) for one in asked)
-        assert taken and all(len(one.result()["recommendations"]) == 10 for one in taken)
+        assert all(isinstance(one.exception(), httpx2.TransportError | None) for one in asked)
+        assert taken and all(len(one.result()) == 10 for one in taken)
