@@ -23,9 +23,10 @@ from gream.errors import InputError
 from gream.evaluation.baseline_rows import BASELINES
 from gream.evaluation.differences import difference, shown
 from gream.evaluation.ranks_file import load_ranks
-from gream.evaluation.rendering import escape_markdown, markdown_table, save_figure, text_table
+from gream.evaluation.rendering import escape_markdown, markdown_table, save_figure
 from gream.evaluation.report import FIGURES_FILE, LABELS
 from gream.evaluation.seed_means import seed_cells, seed_means
+from gream.terminal import text_table
 
 TABLE_FILE, PLOT_FILE, FIGURES = "comparison.md", "comparison.png", "comparison.json"
 

@@ -1,6 +1,6 @@
 """Show a report to people: report.md with plots and examples, and the same as text for a terminal.
 
-Text from data and models is escaped as `gream.evaluation.rendering` says.
+Text from data and models is escaped as `gream.evaluation.rendering` and `gream.terminal` say.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from gream.evaluation.reasoning_report import chain_steps, reasoning_lines, reas
 from gream.evaluation.rendering import (
     escape_markdown,
     markdown_table,
-    plain_line,
-    rendered,
     save_figure,
     shown_title,
-    text_table,
 )
+from gream.terminal import plain_line, rendered, text_table
 
 FIGURES_FILE, EXAMPLES_FILE, REPORT_FILE = "report.json", "examples.json", "report.md"
 RECALL_PLOT, COST_PLOT = "recall.png", "cost.png"

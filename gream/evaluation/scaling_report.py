@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from gream.evaluation.exam import Row
-from gream.evaluation.rendering import escape_markdown, markdown_table, plain_line, save_figure, text_table
+from gream.evaluation.rendering import escape_markdown, markdown_table, save_figure
 from gream.evaluation.scaling import PLAIN, frontier, overtaken, plain_at_equal_time
+from gream.terminal import plain_line, text_table
 
 SCALING_FILE, SCALING_TABLE, SCALING_PLOT = "scaling.json", "scaling.md", "scaling.png"
 _MARKERS = "osv^D*P"  # one for each family

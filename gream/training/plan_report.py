@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from gream.evaluation.rendering import save_figure, text_table
+from gream.evaluation.rendering import save_figure
 from gream.language.curriculum import Curriculum, digest
+from gream.terminal import text_table
 
 PLAN_FILE = "plan.json"
 PLAN_PLOT = "plan.png"
