@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ _USAGE = """usage: gream run RECIPE [--key value ...]
        gream sids --add ITEMS.jsonl --config FILE
        gream evaluate --compare RUN RUN ... [--to FOLDER]
        gream export RUN --to FOLDER
-       gream recommend RUN (--history ID,ID | --user ID) [--mode reasoning] [--k 10] [--engine vllm]
+       gream recommend RUN (--history ID,ID | --user ID) [--mode reasoning] [--k 10] [--engine vllm] [--json]
+       gream recommend RUN (--histories FILE | --all_users) --output FOLDER
        gream serve RUN [--config FILE] [--port 8000] [--engine vllm]
 
 stages, in the order of a recipe:
@@ -207,13 +209,20 @@ def _run(words: list[str]) -> int:
 
 
 def _recommend(words: list[str]) -> int:
-    from gream.decoding.recommend_command import RecommendConfig, format_recommendations, recommend_once
+    from gream.decoding.recommend_command import RecommendConfig, recommend_once, recommend_to_many
+    from gream.decoding.shown_list import format_json, format_table
+    from gream.terminal import WIDTH
 
     run, rest = _place(words, "a run's folder, such as runs/demo", "gream recommend RUN", RecommendConfig)
     if run is None:
         return 0
     config = load_config(RecommendConfig, None, {"run_dir": run, **parse_overrides(rest, RecommendConfig)})
-    print(format_recommendations(*recommend_once(config)))
+    if config.for_many:
+        print(recommend_to_many(config))
+    elif config.json:
+        print(format_json(recommend_once(config)))
+    else:
+        print(format_table(recommend_once(config), shutil.get_terminal_size((WIDTH, 24)).columns))
     return 0
 
 

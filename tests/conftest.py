@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gream.data.store import TEST, TRAIN, VALIDATION, Catalogue, Interactions
+from gream.artifacts import writing
+from gream.data.store import TEST, TRAIN, VALIDATION, Catalogue, Interactions, save_dataset
+from gream.decoding.recommender import RUN_FILE
 from gream.language.prompting import Prompter
-from gream.language.vocab import build_model, extend, train_tokenizer
-from gream.semantic_ids.layout import Names, SidLayout
+from gream.language.vocab import build_model, extend, save_model, train_tokenizer
+from gream.semantic_ids.layout import Names, SidLayout, save_names
 
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
 
@@ -72,3 +76,25 @@ def model_and_tokenizer(catalogue: Catalogue, names: Names, codebooks: list[np.n
 def prompter(model_and_tokenizer: tuple[Any, Any], names: Names) -> Prompter:
     """Prompter of the toy model; prompts show five purchases."""
     return Prompter(model_and_tokenizer[1], names, max_history=5)
+
+
+@pytest.fixture
+def run_folder(
+    tmp_path: Path,
+    model_and_tokenizer: tuple[Any, Any],
+    names: Names,
+    catalogue: Catalogue,
+    interactions: Interactions,
+) -> Path:
+    """A finished run of the toy shop, without a scorer."""
+    with writing(tmp_path / "data", stage="data", config={}, inputs={}, seed=0) as draft:
+        save_dataset(draft.path, catalogue, interactions)
+    with writing(tmp_path / "sids", stage="sids", config={}, inputs={}, seed=0) as draft:
+        save_names(draft.path, names)
+    save_model(tmp_path / "srpo", *model_and_tokenizer, names)
+    folders = {"data": "data", "sids": "sids", "model": "srpo", "scorer": ""}
+    settings = {"max_history": 5, "num_beams": 8, "rule": "sum"}
+    settings |= {"scorer_weight": 0.5, "scorer_levels": [1, 2], "prune_threshold": None, "prune_level": None}
+    settings |= {"num_chains": 4, "max_chain_tokens": 6, "temperature": 0.7, "choose": "best", "agree": 3}
+    (tmp_path / RUN_FILE).write_text(json.dumps(folders | settings))
+    return tmp_path

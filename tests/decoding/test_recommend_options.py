@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from gream.arguments import load_config
 from gream.cli import main
 from gream.data.store import Catalogue, Interactions
 from gream.decoding import recommend, recommender
 from gream.decoding.answer import Answer
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.recommend import Engine, Search, recommend_many
-from gream.decoding.recommend_command import format_recommendations
+from gream.decoding.recommend_command import RecommendConfig, filters_of
 from gream.decoding.recommender import Recommender
 from gream.decoding.scorer_shape import ScorerShape
+from gream.decoding.shown_list import ShownList, format_table
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.language.prompting import Prompter
@@ -192,13 +195,55 @@ def test_a_scorer_that_must_keep_more_than_it_sees_is_one_sentence(
     assert "expand_width is 3, but the scorer must keep num_beams = 10" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("options", [[], ["--history", "item-3", "--user", "user-1"]])
-def test_neither_or_both_of_history_and_user_are_refused(
-    shop: list[tuple[Search, list[int], str]], options: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", "Give either --history ID,ID or --user ID for one list, or"),
+        ("--history item-3 --user user-1", "Give either --history"),
+        ("--history item-3 --all_users", "Give either --history"),
+        ("--histories h.jsonl", "`--histories` needs a folder to write into"),
+        ("--all_users", "`--all_users` needs a folder to write into"),
+        ("--all_users --output lists --json", "`--json` prints one list"),
+        ("--history item-3 --output lists", "`--output` is for lists of many"),
+        ("--all_users --output lists --chains", "`--chains` needs `--mode reasoning`"),
+        ("--history item-3 --chains --mode reasoning", "`--chains` is a column of the files"),
+        ("--all_users --output lists --unknown_items leave", "Input should be 'error', 'drop' or 'skip'"),
+        ("--history item-3 --k 0", "k is 0; give at least 1"),
+        ("--history item-3 --categories tools", "No item has the category 'tools'"),
+        ('--history item-3 --deny "item-3', "has broken quotes"),
+        ("--history item-3 --min_price 9 --max_price 3", "give the lower one first"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_sentence(
+    shop: list[tuple[Search, list[int], str]], options: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["recommend", "run", *options]) == 2
-    assert "Give either --history ID,ID or --user ID." in capsys.readouterr().err
+    assert main(["recommend", "run", *options.split()]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
     assert not shop
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--categories", "tents,Lamps"], [*range(12, 16), *range(20, 24)]),
+        (["--brands", "volta"], range(0, 24, 3)),
+        (["--min_price", "5", "--max_price", "7.5"], [4, 5, 6]),
+        (["--allow", 'item-7, "item-9",item-11'], [7, 9, 11]),
+        (["--deny", "item-7,item-9", "--categories", "paper"], [8, 10, 11]),
+    ],
+)
+def test_filters_reach_the_search(
+    shop: list[tuple[Search, list[int], str]], options: list[str], left: Sequence[int]
+) -> None:
+    assert main(["recommend", "run", "--history", "item-3", "--exclude_seen", "false", *options]) == 0
+    [(_, refused, _)] = shop
+    assert set(range(24)) - set(refused) == set(left)
+
+
+def test_a_value_with_a_comma_stands_in_quotes() -> None:
+    config = load_config(RecommendConfig, None, {"categories": '"Toys, Games", Office ,'})
+    assert filters_of(config).categories == ["Toys, Games", "Office"]
 
 
 def test_every_item_comes_with_its_score_and_the_chain_that_found_it(
@@ -211,6 +256,6 @@ def test_every_item_comes_with_its_score_and_the_chain_that_found_it(
     ]
     assert [(r.logp, r.score) for r in found] == [(-1.0, 0.25), (-2.0, 0.5)]
     assert [r.chain and r.chain.evidence for r in found] == ["tents", "ink"]
-    text = format_recommendations([catalogue.titles[3]], found)
-    assert "Reasoning:\n  evidence: tents\n" in text  # that of the first item
-    assert "[item-9]  log-probability -2.00  scorer 0.50" in text
+    text = format_table(ShownList("reasoning", [("item-3", catalogue.titles[3])], found, 0.1))
+    assert "Reasoning\n  evidence           tents\n" in text  # that of the first item
+    assert "item-9          14 %  -2.00   0.50" in text
