@@ -64,9 +64,27 @@ class Recommender:
     """Recommends from a run's folder.
 
     Example:
-        rec = Recommender.load("runs/demo")
-        for r in rec.recommend(["item-17", "item-230"], k=5):
-            print(r.rank, r.title)
+        A list for one customer, after `make demo`:
+
+        >>> from gream import Recommender
+        >>> rec = Recommender.load("runs/demo")
+        >>> found = rec.recommend(history=["item-0001", "item-0003"], k=5)
+        >>> [r.rank for r in found]
+        [1, 2, 3, 4, 5]
+        >>> {r.item_id for r in found} & {"item-0001", "item-0003"}  # nothing that was bought
+        set()
+
+        With the reasons, which `chain` holds step by step:
+
+        >>> best, *_ = rec.recommend(["item-0001"], mode="reasoning", num_chains=2)
+        >>> sorted(vars(best.chain))
+        ['evidence', 'intent', 'preference', 'recommendation', 'rewritten_history', 'well_formed']
+
+        Several customers at once:
+
+        >>> questions = [rec.ask(history, k=3) for history in (["item-0001"], ["item-0002", "item-0005"])]
+        >>> [len(rec.titled(answer)) for answer in rec.answer(questions)]
+        [3, 3]
     """
 
     def __init__(
