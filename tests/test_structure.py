@@ -37,7 +37,8 @@ STRANGERS = {("training", "serving"), ("serving", "training")}
 # Which modules may name a library that the rest of gream must not depend on.
 OWNERS = {
     "trl": ("gream.training.sft_trainer", "gream.training.srpo_trainer", "gream.training.srpo_training"),
-    "vllm": ("gream.decoding.vllm_backend",),
+    "vllm": ("gream.decoding.vllm_backend", "gream.decoding.vllm_async"),
+    "httpx2": ("gream.decoding.openai_engine",),
     "openai": ("data_synthesis.endpoint",),
     "fastapi": ("gream.serving.",),
     "starlette": ("gream.serving.",),
@@ -122,6 +123,7 @@ def test_a_module_imports_only_from_below(path):
         ("gream.training.completions", "def late():\n    from vllm import LLM"),
         ("gream.cli", "import fastapi"),
         ("gream.cli", "def late():\n    import openai"),
+        ("gream.decoding.replicas", "import httpx2"),
         ("gream.errors", "from gream import artifacts"),
         ("gream.cli", "from data_synthesis import traces"),
     ],

@@ -94,6 +94,9 @@ class Backend(Protocol):
             InputError: a prompt without tokens, or an engine that cannot keep the states.
         """
 
+    def close(self) -> None:
+        """Give back what the engine holds outside of this object; it cannot be used afterwards."""
+
 
 def check_prompts(prompts: list[list[int]]) -> None:
     """Refuse prompts that no engine can continue.

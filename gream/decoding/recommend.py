@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +23,17 @@ from gream.decoding.backend import Backend
 from gream.decoding.beam import RULES, BeamResult, Guide, beam_search
 from gream.decoding.chains import CHOICES, WatchChain, reason
 from gream.decoding.consistency import CategoryPruner, item_categories
+from gream.decoding.engines import open_backend
 from gream.decoding.guidance import PathPruner
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import load_scorer
 from gream.errors import InputError
 from gream.language.prompting import Prompter
-from gream.language.vocab import load_model, load_tokenizer
 from gream.semantic_ids.constraint_file import load_constraint
 from gream.semantic_ids.layout import Names, load_names
 from gream.semantic_ids.paths import Constraint, Narrowing
 
 MODES = ("direct", "reasoning")
-ENGINES = ("torch", "vllm")
 
 
 @dataclass(frozen=True)
@@ -109,20 +107,31 @@ def load_engine(
     scorer: Path | None = None,
     *,
     engine: str = "torch",
+    url: str = "",
+    concurrent: bool = False,
     max_history: int = 20,
     catalogue: Catalogue | None = None,
     purchases: Sequence[np.ndarray] | None = None,
 ) -> Engine:
     """Load names, model and scorer for an engine.
 
-    Pruning needs the catalogue for its categories; a scorer that counts co-purchases needs the purchases that
-    it may count.
+    Args:
+        sids: folder of the names.
+        model: folder of the model.
+        scorer: folder of the path scorer; None: there is none.
+        engine: torch, vllm (in this process), or openai (vLLM servers that run elsewhere).
+        url: of the servers, with commas between; for the engine openai, and for no other.
+        concurrent: threads will call the backend at the same time. Then vLLM answers them together, in
+            processes of its own, which take long to start; openai always does; torch never can.
+        max_history: purchases that a prompt shows.
+        catalogue: for its categories, which pruning needs.
+        purchases: those that a scorer may count which counts co-purchases.
 
     Raises:
-        InputError: unknown engine, or folders that do not belong together.
+        InputError: unknown engine, one that cannot be reached, or folders that do not belong together.
     """
     names = load_names(sids)
-    backend, tokenizer = _backend(engine, model, names)
+    backend, tokenizer = open_backend(engine, model, names, url=url, concurrent=concurrent)
     return Engine(
         backend,
         Prompter(tokenizer, names, max_history=max_history),
@@ -266,18 +275,3 @@ def _pruner(engine: Engine, search: Search) -> PathPruner | None:
         level=search.prune_level,
         list_length=search.k,
     )
-
-
-def _backend(engine: str, folder: Path, names: Names) -> tuple[Backend, Any]:
-    """Load the engine over a model folder, and the folder's tokenizer."""
-    if engine == "torch":
-        from gream.decoding.torch_backend import TorchBackend
-
-        model, tokenizer = load_model(folder, names)
-        return TorchBackend(model, tokenizer.pad_token_id), tokenizer
-    if engine == "vllm":
-        from gream.decoding.vllm_backend import VllmBackend
-
-        tokenizer = load_tokenizer(folder, names)
-        return VllmBackend(folder), tokenizer
-    raise InputError(f"engine is {engine!r}; give one of {', '.join(ENGINES)}.")

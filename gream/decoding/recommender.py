@@ -100,16 +100,20 @@ class Recommender:
         self._titles = item_titles(engine.names, catalogue)
 
     @classmethod
-    def load(cls, run: str | Path, engine: str = "torch") -> Recommender:
+    def load(
+        cls, run: str | Path, engine: str = "torch", *, url: str = "", concurrent: bool = False
+    ) -> Recommender:
         """Load a finished run.
 
         Args:
             run: the run's folder, such as `runs/demo`.
-            engine: "torch" or "vllm".
+            engine: "torch", "vllm", or "openai" for vLLM servers that run elsewhere.
+            url: of those servers, with commas between; needed by "openai", and by no other.
+            concurrent: threads will ask at the same time; what that means is told at `load_engine`.
 
         Raises:
-            InputError: the run is not finished or was made by an older gream, or its folders do not belong
-                together.
+            InputError: the run is not finished or was made by an older gream, its folders do not belong
+                together, or the engine cannot be reached.
         """
         run = Path(run)
         path = run / RUN_FILE
@@ -132,6 +136,8 @@ class Recommender:
             run / settings["model"],
             run / settings["scorer"] if settings["scorer"] else None,
             engine=engine,
+            url=url,
+            concurrent=concurrent,
             max_history=settings["max_history"],
             catalogue=catalogue,
             purchases=interactions.sequences,

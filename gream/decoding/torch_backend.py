@@ -115,6 +115,9 @@ class TorchBackend:
         check_prompts(prompts)
         return TorchSession(self, prompts, keep_states=keep_states)
 
+    def close(self) -> None:
+        """Nothing is held outside of this process: the model's memory goes with the last reference to it."""
+
     def forward(
         self, tokens: torch.Tensor, cache: DynamicCache, last: int, **inputs: torch.Tensor
     ) -> tuple[torch.Tensor, _LogitsOf]:

@@ -2,7 +2,7 @@
 
 vLLM has no search of its own that fits: its beam search ignores constraints and cannot be guided. It does
 give exact full-vocabulary log-probabilities of listed tokens (`logprob_token_ids`), which is all that
-`beam.py` asks. Only this module imports vllm.
+`beam.py` asks. `vllm_async.py` is the same engine for callers in several threads.
 
 Legend: B users, W beams, K tokens of a level's block.
 """
@@ -12,17 +12,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gream.decoding.backend import Watch, check_prompts
+from gream.decoding.path_session import PathSession, Prefix, check_no_states, chunks
 from gream.errors import InputError
 
 if TYPE_CHECKING:
     from vllm import LLM
-
-IDS_PER_REQUEST = 128  # vLLM's limit for `logprob_token_ids`
 
 _CPU_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -58,34 +57,15 @@ class VllmBackend:
         Raises:
             InputError: vLLM is not installed, or the folder holds no model.
         """
-        if not (folder / "config.json").is_file():
-            raise InputError(
-                f"{folder} holds no model (no config.json); run `gream sft`, or correct the path."
-            )
-        on_gpu = torch.cuda.is_available()
-        if not on_gpu:
-            for name, value in _CPU_ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
-        try:
-            from vllm import LLM
-        except ImportError as error:
-            raise InputError(
-                f"The engine vllm was asked for, but vLLM cannot be imported ({error}); "
-                "run `pip install 'gream[vllm]'`, or use the engine torch."
-            ) from error
+        options = engine_options(folder)
+        from vllm import LLM
+
         self._llm: LLM | None = LLM(
-            model=str(folder),
-            skip_tokenizer_init=True,  # ids in, ids out
-            dtype="auto" if on_gpu else "float32",
+            **options,
             seed=seed,
-            enable_prefix_caching=True,
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             gpu_memory_utilization=gpu_memory_utilization,
-            enforce_eager=not on_gpu,
-            disable_log_stats=True,
-            logprobs_mode="raw_logprobs",  # of the full vocabulary, before temperature
-            generation_config="vllm",  # not the folder's: its sampling defaults are not ours
         )
 
     @classmethod
@@ -150,37 +130,37 @@ class VllmBackend:
                 watch(row, len(texts[row]) - 1, texts[row][-1])
         return texts
 
-    def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> VllmSession:
+    def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> PathSession:
         """Begin one search over these prompts; the prefix cache keeps each from being computed twice.
 
         Raises:
             InputError: the states of the prompts are asked for.
         """
         check_prompts(prompts)
-        if keep_states:
-            raise InputError(
-                "A scorer that reads the policy's hidden states was given, but vLLM returns none of prompts; "
-                "use the engine torch, or a scorer with an encoder of its own."
-            )
-        return VllmSession(self, prompts)
+        check_no_states(keep_states)
+
+        def score(prefixes: list[Prefix], block: range) -> torch.Tensor:
+            return self.score([prompts[user] + list(path) for user, path in prefixes], block)
+
+        return PathSession(len(prompts), score)
 
     def score(self, prompts: list[list[int]], block: range) -> torch.Tensor:
         """Score the tokens of `block` after every prompt: (len(prompts), K) float32."""
         from vllm import SamplingParams, TokensPrompt
         from vllm.logprobs import FlatLogprobs
 
-        chunks = [list(block[i : i + IDS_PER_REQUEST]) for i in range(0, len(block), IDS_PER_REQUEST)]
-        requests = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts for _ in chunks]
+        lists = chunks(block)
+        requests = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts for _ in lists]
         params = [
             SamplingParams(
                 max_tokens=1, temperature=0.0, logprob_token_ids=ids, flat_logprobs=True, detokenize=False
             )
-            for ids in chunks
+            for ids in lists
         ]
         outputs = self._engine.generate(requests, params * len(prompts), use_tqdm=False)
         numbers: list[float] = []
         for row, output in enumerate(outputs):
-            ids = chunks[row % len(chunks)]
+            ids = lists[row % len(lists)]
             found = output.outputs[0].logprobs
             # The sampled token comes first, then the listed ones in their order, then perhaps padding.
             assert isinstance(found, FlatLogprobs)
@@ -201,31 +181,34 @@ class VllmBackend:
         return self._llm
 
 
-class VllmSession:
-    """One search over B users; it remembers the path of every beam."""
+def engine_options(folder: Path) -> dict[str, Any]:
+    """Prepare this process for vLLM, and tell what every engine of vLLM over a model folder is made with.
 
-    def __init__(self, backend: VllmBackend, prompts: list[list[int]]) -> None:
-        self._backend = backend
-        self._prompts = prompts
-        self._paths: list[list[tuple[int, ...]]] = [[()] for _ in prompts]  # for each user and beam
-
-    def first(self, block: range) -> torch.Tensor:
-        """Score `block` after every prompt: (B, K)."""
-        return self._backend.score(self._prompts, block)
-
-    def step(self, parents: torch.Tensor, tokens: torch.Tensor, block: range) -> torch.Tensor:
-        """Add one token to every beam and score `block` after it: (B, W, K)."""
-        self._paths = [
-            [paths[parent] + (token,) for parent, token in zip(of_user, added, strict=True)]
-            for paths, of_user, added in zip(self._paths, parents.tolist(), tokens.tolist(), strict=True)
-        ]
-        # Padding repeats a legal path: it is asked for once.
-        keys = dict.fromkeys((user, path) for user, paths in enumerate(self._paths) for path in paths)
-        asked = {key: row for row, key in enumerate(keys)}
-        logps = self._backend.score([self._prompts[user] + list(path) for user, path in asked], block)
-        rows = [[asked[user, path] for path in paths] for user, paths in enumerate(self._paths)]
-        return logps[torch.tensor(rows)]  # (B, W, K)
-
-    def prompt_states(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Refuse: `VllmBackend.start` takes no `keep_states`, because vLLM has no states to keep."""
-        raise ValueError("the search was started without keep_states, which vLLM does not have")
+    Raises:
+        InputError: vLLM is not installed, or the folder holds no model.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} holds no model (no config.json); run `gream sft`, or correct the path.")
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        for name, value in _CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    try:
+        import vllm  # noqa: F401 - only after its environment is set
+    except ImportError as error:
+        raise InputError(
+            f"The engine vllm was asked for, but vLLM cannot be imported ({error}); "
+            "run `pip install 'gream[vllm]'`, or use the engine torch."
+        ) from error
+    return {
+        "model": str(folder),
+        "skip_tokenizer_init": True,  # ids in, ids out
+        "dtype": "auto" if on_gpu else "float32",
+        "enable_prefix_caching": True,
+        "enforce_eager": not on_gpu,
+        # On a CPU vLLM 0.31 stops when a prompt that is followed by sampling with a seed comes in parts.
+        "enable_chunked_prefill": on_gpu,
+        "disable_log_stats": True,
+        "logprobs_mode": "raw_logprobs",  # of the full vocabulary, before temperature
+        "generation_config": "vllm",  # not the folder's: its sampling defaults are not ours
+    }

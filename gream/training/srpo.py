@@ -24,7 +24,7 @@ import torch
 from gream.arguments import StageConfig, input_folder, option
 from gream.artifacts import writing
 from gream.data.store import load_catalogue, load_interactions
-from gream.decoding.recommend import ENGINES
+from gream.decoding.engines import LOCAL_ENGINES
 from gream.errors import InputError
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import load_names
@@ -152,7 +152,7 @@ def _check(config: SRPOConfig) -> None:
     if not 0.0 <= config.reasoning_share <= 1.0:
         raise InputError(f"reasoning_share is {config.reasoning_share}; give a share between 0 and 1.")
     for name, known in (
-        ("engine", ENGINES),
+        ("engine", LOCAL_ENGINES),
         ("advantage", ADVANTAGES),
         ("rollouts", KINDS),
         ("loss_type", LOSSES),

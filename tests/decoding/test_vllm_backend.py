@@ -12,8 +12,9 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from gream.decoding.beam import beam_search
+from gream.decoding.path_session import IDS_PER_REQUEST
 from gream.decoding.torch_backend import TorchBackend
-from gream.decoding.vllm_backend import IDS_PER_REQUEST, VllmBackend
+from gream.decoding.vllm_backend import VllmBackend
 from gream.errors import InputError
 from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import Names, SidLayout

@@ -1,0 +1,43 @@
+"""Which engines there are, and how each comes to a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gream.decoding.backend import Backend
+from gream.errors import InputError
+from gream.language.vocab import load_model, load_tokenizer
+from gream.semantic_ids.layout import Names
+
+LOCAL_ENGINES = ("torch", "vllm")  # these load the model on this machine
+ENGINES = (*LOCAL_ENGINES, "openai")
+
+
+def open_backend(
+    engine: str, folder: Path, names: Names, *, url: str = "", concurrent: bool = False
+) -> tuple[Backend, Any]:
+    """Load an engine over a model folder, and the folder's tokenizer; what is given is told at `load_engine`.
+
+    Raises:
+        InputError: unknown engine, one that cannot be reached, or a folder that was made for other names.
+    """
+    if url and engine != "openai":
+        raise InputError(f"url is given, but engine is {engine!r}; leave it out, or give engine openai.")
+    if engine == "torch":
+        from gream.decoding.torch_backend import TorchBackend
+
+        model, tokenizer = load_model(folder, names)
+        return TorchBackend(model, tokenizer.pad_token_id), tokenizer
+    if engine == "vllm":
+        from gream.decoding.vllm_async import start_vllm
+        from gream.decoding.vllm_backend import VllmBackend
+
+        tokenizer = load_tokenizer(folder, names)
+        return start_vllm(folder) if concurrent else VllmBackend(folder), tokenizer
+    if engine == "openai":
+        from gream.decoding.openai_engine import connect, served_by
+
+        tokenizer = load_tokenizer(folder, names)
+        return connect(url, served_by(folder, tokenizer, names)), tokenizer
+    raise InputError(f"engine is {engine!r}; give one of {', '.join(ENGINES)}.")
