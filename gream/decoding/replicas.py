@@ -103,6 +103,7 @@ class Replicas:
                 prompt, seed=seed, stop=stop, max_tokens=max_tokens, temperature=temperature
             )
             async with self._asking(replica, tried), contextlib.aclosing(text):
+                await self._check_again(replica)
                 async for tokens in text:
                     again += tokens
                     if again[: len(given)] != given[: len(again)]:
@@ -120,6 +121,7 @@ class Replicas:
         while True:
             replica = await self._next(prompt, tried)
             async with self._asking(replica, tried):
+                await self._check_again(replica)
                 return await replica.server.score(prompt, paths, ids)
 
     async def close(self) -> None:
@@ -151,7 +153,6 @@ class Replicas:
         """Ask one server: a failure is noted and ends here, so that the caller goes on with the next."""
         replica.under_way += 1
         try:
-            await self._check_again(replica)
             yield
             replica.failures = 0
         except ServerFailed as failure:
