@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import queue
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -110,7 +110,7 @@ class AsyncBackend:
             return text
 
         wanted = [(row, place, seed) for row, user in enumerate(seeds) for place, seed in enumerate(user)]
-        written = iter(self.run(_together([write(*one) for one in wanted]), news, watch))
+        written = iter(self.run(lambda: _together([write(*one) for one in wanted]), news, watch))
         return [[next(written) for _ in of_user] for of_user in seeds]
 
     def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> PathSession:
@@ -129,22 +129,24 @@ class AsyncBackend:
                 (prompts[user], [path for _, path in of_user])
                 for user, of_user in itertools.groupby(prefixes, key=lambda prefix: prefix[0])
             ]
-            asked = [self._engine.score(prompt, paths, ids) for prompt, paths in by_user]
-            logps = [row for of_user in self.run(_together(asked)) for row in of_user]
+            found = self.run(
+                lambda: _together([self._engine.score(prompt, paths, ids) for prompt, paths in by_user])
+            )
+            logps = [row for of_user in found for row in of_user]
             return torch.tensor(logps, dtype=torch.float32)  # (P, K)
 
         return PathSession(len(prompts), score)
 
     def run(
         self,
-        work: Coroutine[Any, Any, Result],
+        work: Callable[[], Coroutine[Any, Any, Result]],
         news: queue.SimpleQueue[_News | asyncio.Task[Any]] | None = None,
         watch: Watch | None = None,
     ) -> Result:
         """Run a coroutine in the engine's loop and wait for it; whatever ends the wait ends the coroutine.
 
         Args:
-            work: what to run.
+            work: makes the coroutine, in the loop.
             news: what the coroutine puts there is told to `watch`, in the calling thread.
             watch: may raise.
 
@@ -179,7 +181,7 @@ class AsyncBackend:
         self._loop.close()
 
     def _begin(
-        self, work: Coroutine[Any, Any, Result], inbox: queue.SimpleQueue[Any]
+        self, work: Callable[[], Coroutine[Any, Any, Result]], inbox: queue.SimpleQueue[Any]
     ) -> list[asyncio.Task[Result]]:
         """Make a task of `work` in the loop, which puts itself into `inbox` at its end.
 
@@ -189,12 +191,11 @@ class AsyncBackend:
         made: list[asyncio.Task[Result]] = []
 
         def begin() -> None:
-            made.append(self._loop.create_task(work))
+            made.append(self._loop.create_task(work()))
             made[0].add_done_callback(inbox.put)
 
         with self._lock:
             if self._closed:
-                work.close()
                 raise EngineUnavailable("The engine was closed.")
             self._loop.call_soon_threadsafe(begin)
         return made

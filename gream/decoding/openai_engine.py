@@ -59,7 +59,7 @@ def connect(urls: str, served: Served) -> AsyncBackend:
     engine = Replicas([OpenAIServer(url, served) for url in base_urls(urls)])
     backend = AsyncBackend(engine)
     try:
-        backend.run(engine.open())
+        backend.run(engine.open)
     except BaseException:
         backend.close()
         raise

@@ -41,7 +41,7 @@ class ScriptedVllm:
         self, trouble: Trouble = lambda _: None, *, model: str = "tiny", vocab: int = VOCAB, voice: int = 0
     ) -> None:
         self.trouble, self.model, self.vocab, self.voice = trouble, model, vocab, voice
-        self.tokens = TOKENS
+        self.spelled, self.tokens = SPELLED, TOKENS
         self.asked: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.checked = 0
         self.left = threading.Event()
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         ids = body.get("logprob_token_ids", [])
         if any(token >= self.owner.vocab for token in ids):
             self._send({"error": {"message": "out-of-vocab"}}, 400)
-        elif body["prompt"] == SPELLED:
+        elif body["prompt"] == self.owner.spelled:
             self.owner.checked += 1
             self._send({"choices": [{**_scored(0, [], ids), "prompt_token_ids": self.owner.tokens}]})
         else:
