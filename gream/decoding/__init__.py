@@ -1,4 +1,4 @@
-"""How an item is found: one search over item names, two engines that give it numbers.
+"""How an item is found: one search over item names, and the engines that give it numbers.
 
 Map of the room:
 
@@ -11,10 +11,14 @@ Map of the room:
 - `consistency.py`: REG4Rec's pruning of paths whose codes contradict each other.
 - `torch_backend.py`: the engine on a transformers model; the beams of a user are positions of its one row;
   `writer.py` writes its free text.
-- `vllm_backend.py`: the engine on vLLM; the only module that imports it.
+- `vllm_backend.py`: the engine on vLLM in this process, one call at a time; `path_session.py` is a search on it.
+- `async_backend.py`: an engine for callers in several threads, over `vllm_async.py` (vLLM beside this process)
+  or `openai_engine.py` (vLLM's servers anywhere; `completions.py` is what goes over the wire, `replicas.py`
+  spreads requests over several and loses none with one). Only the two files named `vllm_` import vllm.
+- `engines.py`: which engines there are, and how each comes to a model folder.
 - `recommend.py`: histories in, item lists out (`answer.py`); `chains.py` is reasoning mode.
 - `recommender.py`: the same for people: raw item ids in, titles and reasons out.
 
 The chain of proof, in `tests/decoding`: scoring every item one by one = the search with scripted numbers
-= the search with the torch engine = the search with the vLLM engine.
+= the search with the torch engine = the search with each vLLM engine.
 """
