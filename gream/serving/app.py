@@ -41,7 +41,11 @@ class ServeConfig(StageConfig):
 
     host: str = option("127.0.0.1", doc=f"address to listen on; another than the loopback needs {KEY}")
     port: int = option(8000, doc="TCP port to listen on, 1 to 65535")
-    engine: Literal["torch", "vllm"] = option("torch", doc="what runs the model: torch or vllm")
+    engine: Literal["torch", "vllm", "openai"] = option(
+        "torch", doc="what runs the model: torch or vllm here, or openai for vLLM servers elsewhere"
+    )
+    url: str = option("", doc="of those servers, with commas between; for the engine openai alone")
+    threads: int = option(16, doc="groups of requests that vllm or openai answer at once; torch answers one")
     max_batch: int = option(64, doc="requests that are answered together")
     batch_wait_ms: float = option(3.0, doc="milliseconds that a request waits for company")
     max_queue: int = option(512, doc="requests that wait; more are refused with 429")
@@ -87,6 +91,7 @@ def create_app(served: Shop | Recommender, config: ServeConfig | None = None, *,
         batch_wait=config.batch_wait_ms / 1000,
         seconds=config.max_seconds,
         max_body=1000 * config.max_body_kb,
+        workers=1 if config.engine == "torch" else config.threads,
     )
     return api.build(shop, limits, key=key, open_to_all=config.host not in _LOCAL)
 
@@ -143,7 +148,7 @@ def open_shop(config: ServeConfig) -> Shop:
     run_dir = Path(config.run_dir)
 
     def load() -> Recommender:
-        return Recommender.load(run_dir, engine=config.engine)
+        return Recommender.load(run_dir, engine=config.engine, url=config.url, concurrent=True)
 
     return Shop(load(), Source(run_dir, load))
 
@@ -178,7 +183,7 @@ def _reload_on_hangup(shop: Shop) -> None:
 
 def _check(config: ServeConfig) -> None:
     """Refuse limits that let nothing through."""
-    for name in ("max_batch", "max_queue", "max_body_kb"):
+    for name in ("max_batch", "max_queue", "max_body_kb", "threads"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} is {getattr(config, name)}; give at least 1.")
     if not config.max_seconds > 0 or not 0 <= config.batch_wait_ms <= 1000 or config.drain_seconds < 0:

@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gream.errors import EngineUnavailable
+
 if TYPE_CHECKING:
     from gream.decoding.answer import Answer
     from gream.decoding.recommender import Question, Recommender
@@ -175,6 +177,10 @@ class Batcher:
         try:
             answers = await loop.run_in_executor(self._threads, _answers, group)
         except _AbandonedError:
+            return
+        except EngineUnavailable as error:  # nobody's question is at fault, and none would fare better alone
+            for waiting in group:
+                _settle(waiting, error)
             return
         except Exception as error:
             if len(group) == 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import HTTPException, Request
 
-from gream.errors import InputError
+from gream.errors import EngineUnavailable, InputError
 from gream.serving.batching import Batcher, DeadlineError, QueueFullError, Watch
 from gream.serving.metrics import Metrics
 from gream.serving.schema import (
@@ -171,7 +171,7 @@ async def in_thread(work: Callable[..., Result], *given: object) -> Result:
     return await asyncio.to_thread(work, *given)
 
 
-def refusal(error: InputError | HTTPException) -> str:
+def refusal(error: EngineUnavailable | InputError | HTTPException) -> str:
     """Return the sentence of an error."""
     return str(error.detail) if isinstance(error, HTTPException) else str(error)
 

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.routing import Match
 
-from gream.errors import InputError, NotFoundError
+from gream.errors import EngineUnavailable, InputError, NotFoundError
 from gream.serving.schema import Mistake
 
 _MOST_TOLD = 5  # problems of one request
@@ -22,7 +22,7 @@ _WHAT = {
     413: "The body is too large",
     422: "The request cannot be used",
     429: "Too many requests wait; `Retry-After` tells for how long",
-    503: "The service takes no requests now",
+    503: "The service takes no requests now, or what runs its model does not answer",
     504: "There was no answer in time",
 }
 
@@ -43,6 +43,10 @@ def tell_mistakes(app: FastAPI) -> None:
     async def input_error(_: Request, error: InputError) -> JSONResponse:
         status = 404 if isinstance(error, NotFoundError) else 409
         return JSONResponse({"detail": printable(str(error))}, status_code=status)
+
+    @app.exception_handler(EngineUnavailable)
+    async def no_engine(_: Request, error: EngineUnavailable) -> JSONResponse:
+        return JSONResponse({"detail": printable(str(error))}, status_code=503)
 
     @app.exception_handler(405)
     async def wrong_method(request: Request, _: Exception) -> JSONResponse:

@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from gream.errors import InputError
+from gream.errors import EngineUnavailable, InputError
 from gream.serving.desk import Desk, asked, reason, refusal, titles_of, unless_left
 from gream.serving.mistakes import described
 from gream.serving.schema import (
@@ -45,7 +45,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 def add_recommendation_routes(app: FastAPI, desk: Desk) -> None:
     """Add the routes under /v1/recommendations."""
 
-    @app.post("/v1/recommendations", responses=described(401, 404, 408, 409, 413, 422, 429, 504))
+    @app.post("/v1/recommendations", responses=described(401, 404, 408, 409, 413, 422, 429, 503, 504))
     async def recommend(body: RecommendationRequest, request: Request) -> RecommendationAnswer:
         """Recommend items that follow a history, best first."""
         return await unless_left(request, desk.answer(body))
@@ -57,7 +57,7 @@ def add_recommendation_routes(app: FastAPI, desk: Desk) -> None:
         async def one(wanted: RecommendationRequest) -> RecommendationAnswer | Mistake:
             try:
                 return await desk.answer(wanted)
-            except (InputError, HTTPException) as error:
+            except (EngineUnavailable, InputError, HTTPException) as error:
                 return Mistake(detail=refusal(error))
 
         answers = asyncio.gather(*(one(wanted) for wanted in body.requests))
@@ -90,7 +90,7 @@ async def _events(desk: Desk, body: RecommendationRequest) -> AsyncIterator[str]
                 yield event
         try:
             yield _event("answer", work.result())
-        except (InputError, HTTPException) as error:
+        except (EngineUnavailable, InputError, HTTPException) as error:
             yield _event("error", Mistake(detail=refusal(error)))
     finally:
         work.cancel()  # the client left: nothing more is written for it

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,13 +72,13 @@ class Shop:
         self._source = source
         self._turn = threading.Lock()
         self._changes = _remembered(source.run) if source else {}
-        self.current = Loaded(self._stocked(recommender))
+        self.current = self._opened(recommender)
 
     def change(self, item_id: str, change: Change) -> None:
         """Change price or availability of an item, from the next request on.
 
         Raises:
-            InputError: an unknown item.
+            InputError: an unknown item, or a folder that cannot be written to.
         """
         with self._turn:
             recommender = self.current.recommender
@@ -119,8 +120,13 @@ class Shop:
         return names
 
     def _load(self) -> Loaded:
-        self.current = Loaded(self._stocked(self._needed().load()))
+        self.current = self._opened(self._needed().load())
         return self.current
+
+    def _opened(self, recommender: Recommender) -> Loaded:
+        """Make it ready to answer; its engine ends when the last answer that it is needed for is there."""
+        weakref.finalize(recommender, recommender.engine.backend.close)
+        return Loaded(self._stocked(recommender))
 
     def _needed(self) -> Source:
         if self._source is None:
@@ -153,7 +159,16 @@ def _remembered(run: Path) -> dict[str, Change]:
 
 
 def _remember(run: Path, changes: Mapping[str, Change]) -> None:
-    """Write the file whole, or not at all."""
+    """Write the file whole, or not at all.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
     partial = run / f".{SHELF_FILE}.partial"
-    partial.write_text(json.dumps(changes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, run / SHELF_FILE)
+    try:
+        partial.write_text(json.dumps(changes, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, run / SHELF_FILE)
+    except OSError as error:
+        raise InputError(
+            f"The change cannot be kept in the run's folder ({error.strerror}); let the service write there."
+        ) from error
