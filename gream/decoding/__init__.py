@@ -11,10 +11,11 @@ Map of the room:
 - `consistency.py`: REG4Rec's pruning of paths whose codes contradict each other.
 - `torch_backend.py`: the engine on a transformers model; the beams of a user are positions of its one row;
   `writer.py` writes its free text.
-- `vllm_backend.py`: the engine on vLLM in this process, one call at a time; `path_session.py` is a search on it.
-- `async_backend.py`: an engine for callers in several threads, over `vllm_async.py` (vLLM beside this process)
-  or `openai_engine.py` (vLLM's servers anywhere; `completions.py` is what goes over the wire, `replicas.py`
-  spreads requests over several and loses none with one). Only the two files named `vllm_` import vllm.
+- `vllm_backend.py`: the engine on vLLM in this process, one call at a time.
+- `path_session.py`: a search on an engine without beams, which vLLM is everywhere.
+- `async_backend.py`: an engine for callers in many threads, over `vllm_async.py` (vLLM beside this process)
+  or `openai_engine.py` (vLLM's servers anywhere). `completions.py` is what goes over the wire; `replicas.py`
+  spreads requests over several servers and loses none with one.
 - `engines.py`: which engines there are, and how each comes to a model folder.
 - `recommend.py`: histories in, item lists out (`answer.py`); `chains.py` is reasoning mode.
 - `recommender.py`: the same for people: raw item ids in, titles and reasons out.
