@@ -105,6 +105,14 @@ def test_sampled_texts_follow_their_seeds_and_end_with_stop(
     assert all(len(text) == 60 for text in one if STOP not in text)
 
 
+@pytest.mark.vllm
+def test_long_prompts_with_seeds_do_not_end_the_engine(engines: tuple[TorchBackend, VllmBackend]) -> None:
+    """More tokens than vLLM takes at once: it would prefill a prompt in parts, and fail there on a CPU."""
+    prompts = [[5 + number % 200, 9, 4, 8] * 30 for number in range(100)]
+    texts = engines[1].complete(prompts, seeds=[[1]] * 100, stop=STOP, max_tokens=2, temperature=1.0)
+    assert all(1 <= len(text) <= 2 for [text] in texts)
+
+
 def test_without_vllm_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "vllm", None)
