@@ -10,8 +10,7 @@ Legend: N items.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,11 +21,11 @@ from gream.data.store import Catalogue, Interactions, load_catalogue, load_inter
 from gream.decoding.answer import Answer
 from gream.decoding.chains import WatchChain, readable_text
 from gream.decoding.filters import Aisles, Filters, Shelf
+from gream.decoding.readable import item_titles, readable_chain
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
 from gream.decoding.search_tree import Prefix, search_tree
 from gream.errors import InputError, NotFoundError
-from gream.language.reasoning import Chain, split_chain, split_unfinished
-from gream.semantic_ids.layout import Names
+from gream.language.reasoning import Chain, split_unfinished
 
 RUN_FILE = "run.json"  # written by `gream run`: the folders and settings that the run is served with
 # The fields of `Search` that it holds; what a request gives goes before them.
@@ -35,7 +34,6 @@ SERVED = (
     "num_chains", "max_chain_tokens", "temperature", "choose", "agree",
 )  # fmt: skip
 _TYPED = 50  # a history of fewer ids may have been typed by a person
-_NAME = re.compile(r"(?:<[a-z]+_\d+>)+")
 
 
 @dataclass(frozen=True)
@@ -286,20 +284,3 @@ class Recommender:
         # Decoded whole each time: a token alone may be half a letter.
         text = readable_text(self.engine.prompter, tokens)
         return readable_chain(text, self._titles, split_unfinished)
-
-
-def item_titles(names: Names, catalogue: Catalogue) -> dict[str, str]:
-    """Spelled name to title, for `readable_chain`."""
-    return {names.spell(item): title for item, title in enumerate(catalogue.titles)}
-
-
-def readable_chain(text: str, titles: dict[str, str], split: Callable[[str], Chain] = split_chain) -> Chain:
-    """Split a chain into its steps with titles in place of names; a name that no item has stays as it is."""
-    return split(_NAME.sub(lambda match: _spelled_out(match[0], titles), text))
-
-
-def _spelled_out(names: str, titles: dict[str, str]) -> str:
-    """Replace a run of names written without separators, such as the rewritten history."""
-    level_one = [m.start() for m in re.finditer(r"<a_", names)] or [0]
-    pieces = [names[i:j] for i, j in zip(level_one, [*level_one[1:], len(names)], strict=True)]
-    return ", ".join(titles.get(piece, piece) for piece in pieces)

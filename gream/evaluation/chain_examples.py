@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gream.decoding.answer import Answer
-from gream.decoding.recommender import item_titles, readable_chain
+from gream.decoding.readable import item_titles, readable_chain
 from gream.evaluation.exam import Exam
 from gream.evaluation.examples import Examples
 from gream.evaluation.reasoning_quality import Facts

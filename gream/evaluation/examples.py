@@ -10,7 +10,7 @@ import numpy as np
 
 from gream.data.store import Case, Catalogue, Interactions
 from gream.decoding.answer import Answer
-from gream.decoding.recommender import item_titles, readable_chain
+from gream.decoding.readable import item_titles, readable_chain
 from gream.semantic_ids.layout import Names
 
 NUM_EXAMPLES = 3

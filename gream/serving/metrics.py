@@ -35,9 +35,6 @@ class Metrics:
         self.recommended = Counter(
             "gream_recommendations", "Lists that were made, by mode", ["mode"], registry=self._registry
         )
-        self.loaded = Counter(
-            "gream_models_loaded", "Models that were put into service", registry=self._registry
-        )
 
     def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
         """Add a figure that is read when Prometheus asks."""

@@ -10,8 +10,9 @@ import pytest
 
 from gream.data.store import Catalogue, Interactions
 from gream.decoding.filters import Filters
+from gream.decoding.readable import readable_chain
 from gream.decoding.recommend import Engine, Search
-from gream.decoding.recommender import Recommender, readable_chain
+from gream.decoding.recommender import Recommender
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.language.prompting import Prompter

@@ -103,7 +103,7 @@ def test_what_happens_is_counted_by_route_and_never_by_what_a_client_wrote(recom
         text = client.get("/metrics").text
     lines = set(text.splitlines())
     assert 'gream_requests_total{route="/v1/recommendations",status="200"} 2.0' in lines
-    assert 'gream_requests_total{route="/v1/recommendations",status="422"} 1.0' in lines
+    assert 'gream_requests_total{route="/v1/recommendations",status="404"} 1.0' in lines
     assert 'gream_requests_total{route="/v1/items/{item_id:path}",status="200"} 1.0' in lines
     assert 'gream_requests_total{route="/v1/items/{item_id:path}",status="404"} 1.0' in lines
     assert 'gream_requests_total{route="unknown",status="404"} 1.0' in lines
