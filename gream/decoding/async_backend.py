@@ -110,7 +110,7 @@ class AsyncBackend:
             return text
 
         wanted = [(row, place, seed) for row, user in enumerate(seeds) for place, seed in enumerate(user)]
-        written = iter(self.run(lambda: _together([write(*one) for one in wanted]), news, watch))
+        written = iter(self.run(lambda: together([write(*one) for one in wanted]), news, watch))
         return [[next(written) for _ in of_user] for of_user in seeds]
 
     def start(self, prompts: list[list[int]], *, keep_states: bool = False) -> PathSession:
@@ -130,7 +130,7 @@ class AsyncBackend:
                 for user, of_user in itertools.groupby(prefixes, key=lambda prefix: prefix[0])
             ]
             found = self.run(
-                lambda: _together([self._engine.score(prompt, paths, ids) for prompt, paths in by_user])
+                lambda: together([self._engine.score(prompt, paths, ids) for prompt, paths in by_user])
             )
             logps = [row for of_user in found for row in of_user]
             return torch.tensor(logps, dtype=torch.float32)  # (P, K)
@@ -208,7 +208,7 @@ class AsyncBackend:
         await self._engine.close()
 
 
-async def _together(works: list[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def together(works: list[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Run coroutines together; the first error, or a cancellation, ends them all before it goes on."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:

@@ -7,7 +7,6 @@ holds all beams of a user. What vLLM spreads over GPUs and machines behind a URL
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 from transformers import AutoConfig
 
-from gream.decoding.async_backend import AsyncBackend
+from gream.decoding.async_backend import AsyncBackend, together
 from gream.decoding.completions import PLAIN, Choice, read_completion, read_models, scoring
 from gream.decoding.replicas import Replicas, ServerFailed
 from gream.errors import InputError
@@ -185,7 +184,7 @@ class OpenAIServer:
         """Score tokens after a prompt that is continued by each path, see `AsyncEngine.score`."""
         parts = [paths[start : start + _PROMPTS] for start in range(0, len(paths), _PROMPTS)]
         asked = [self._score_part(prompt, part, some) for part in parts for some in ids]
-        found = iter(await asyncio.gather(*asked))
+        found = iter(await together(asked))
         rows: list[list[float]] = []
         for part in parts:
             blocks = [next(found) for _ in ids]

@@ -6,7 +6,6 @@ requests of all callers are batched continuously.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gream.decoding.async_backend import AsyncBackend
+from gream.decoding.async_backend import AsyncBackend, together
 from gream.decoding.vllm_backend import engine_options
 from gream.errors import EngineUnavailable, InputError
 
@@ -88,7 +87,7 @@ class VllmEngine:
     ) -> list[list[float]]:
         """Score tokens after a prompt that is continued by each path, see `AsyncEngine.score`."""
         parts = [self._score_one([*prompt, *path], some) for path in paths for some in ids]
-        found = iter(await asyncio.gather(*parts))
+        found = iter(await together(parts))
         return [[logp for _ in ids for logp in next(found)] for _ in paths]
 
     async def close(self) -> None:
