@@ -1,0 +1,95 @@
+// The search box of the catalogue: a combobox whose list is moved through with the arrows.
+"use strict";
+
+function setUpSearch() {
+  const input = $("search");
+  const list = $("found");
+  let items = [];
+  let active = -1;
+  let asked = null;
+
+  const close = () => {
+    list.hidden = true;
+    active = -1;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  };
+
+  const point = (place) => {
+    active = place;
+    [...list.children].forEach((option, i) => option.setAttribute("aria-selected", String(i === place)));
+    const option = list.children[place];
+    input.setAttribute("aria-activedescendant", option.id);
+    option.scrollIntoView({ block: "nearest" });
+  };
+
+  const choose = (place) => {
+    const item = items[place];
+    input.value = "";
+    items = [];
+    close();
+    addToHistory(item);
+    input.focus();
+  };
+
+  const show = () => {
+    list.replaceChildren(...items.map((item, place) => option(item, place, choose)));
+    if (!items.length) list.append(el("li", { class: "nothing" }, "No item has these words."));
+    active = -1;
+    list.hidden = false;
+    input.setAttribute("aria-expanded", String(items.length > 0));
+    input.removeAttribute("aria-activedescendant");
+    say(items.length ? `${amount(items.length, "item")} found; move with the arrows.` : "No item has these words.");
+  };
+
+  const find = async () => {
+    asked?.abort();
+    const query = input.value.trim();
+    if (!query) return close();
+    asked = new AbortController();
+    try {
+      ({ items } = await service.find(query, asked.signal));
+      show();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      close();
+      showError(error);
+    }
+  };
+
+  const moves = {
+    ArrowDown: () => point((active + 1) % items.length),
+    ArrowUp: () => point((active <= 0 ? items.length : active) - 1),
+    Enter: () => choose(Math.max(active, 0)),
+  };
+  input.oninput = afterPause(find, 150);
+  input.onblur = close;
+  input.onkeydown = (event) => {
+    if (event.key === "Escape") {
+      if (list.hidden) input.value = "";
+      close();
+    } else if (event.key === "ArrowDown" && list.hidden && input.value.trim()) {
+      event.preventDefault();
+      find();
+    } else if (moves[event.key] && !list.hidden && items.length) {
+      event.preventDefault();
+      moves[event.key]();
+    }
+  };
+}
+
+function option(item, place, choose) {
+  const facts = [about(item), item.available ? "" : "not available"].filter(Boolean).join(" \u00b7 ");
+  return el(
+    "li",
+    {
+      id: `found-${place}`,
+      role: "option",
+      "aria-selected": "false",
+      onmousedown: (event) => event.preventDefault(), // the box keeps the focus
+      onclick: () => choose(place),
+    },
+    el("span", { class: "title" }, item.title),
+    el("span", { class: "facts" }, facts),
+  );
+}

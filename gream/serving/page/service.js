@@ -1,0 +1,122 @@
+// The service: requests, its errors, its key, and the stream of reasoning.
+"use strict";
+
+const KEY = "gream-key"; // in the tab's own storage, which ends with the tab
+
+/** What the service refused, in its own sentence. */
+class Refusal extends Error {
+  constructor(status, told) {
+    super(told);
+    this.status = status;
+  }
+}
+
+async function request(path, { body, signal } = {}) {
+  const headers = {};
+  const key = sessionStorage.getItem(KEY);
+  if (key) headers.Authorization = `Bearer ${key}`;
+  if (body) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, {
+      method: body ? "POST" : "GET",
+      headers,
+      body: body && JSON.stringify(body),
+      signal,
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, "The service does not answer; see whether it still runs, then try again.");
+  }
+  if (!response.ok) throw new Refusal(response.status, await detailOf(response));
+  return response;
+}
+
+async function detailOf(response) {
+  const unnamed = `The service answered ${response.status} and did not say why.`;
+  try {
+    return (await response.json()).detail || unnamed;
+  } catch {
+    return unnamed; // something between this page and the service answered, not in JSON
+  }
+}
+
+const getJson = async (path, options) => (await request(path, options)).json();
+
+const service = {
+  about: () => getJson("v1/service"),
+  customers: () => getJson("v1/customers?limit=12"),
+  find: (query, signal) => getJson(`v1/items?query=${encodeURIComponent(query)}&limit=8`, { signal }),
+  recommend: (body, signal) => getJson("v1/recommendations", { body, signal }),
+};
+
+/** Ask for reasoning: `chains(event)` is called while they are written; the answer is returned. */
+async function recommendAloud(body, signal, chains) {
+  const response = await request("v1/recommendations/stream", { body, signal });
+  for await (const { kind, data } of eventsOf(response.body)) {
+    if (kind === "chain") chains(data);
+    if (kind === "answer") return data;
+    if (kind === "error") throw new Refusal(200, data.detail);
+  }
+  throw new Refusal(0, "The connection ended before the answer came; try again.");
+}
+
+/** Read server-sent events off a body; EventSource cannot send a POST. */
+async function* eventsOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const parts = (rest + value).split("\n\n");
+      rest = parts.pop();
+      yield* parts.map(eventOf);
+    }
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, "The connection broke before the answer came; try again.");
+  } finally {
+    reader.cancel().catch(() => {}); // already closed where the service ended it
+  }
+}
+
+function eventOf(text) {
+  const lines = text.split("\n");
+  const of = (field) => lines.filter((line) => line.startsWith(`${field}: `)).map((line) => line.slice(field.length + 2));
+  return { kind: of("event")[0], data: JSON.parse(of("data").join("\n")) };
+}
+
+const known = new Map(); // item id to what the catalogue says of it
+
+/** Look an item up, once. */
+function itemOf(itemId) {
+  if (!known.has(itemId)) {
+    const path = itemId.split("/").map(encodeURIComponent).join("/");
+    const found = getJson(`v1/items/${path}`);
+    known.set(itemId, found);
+    found.then(remember, () => known.delete(itemId));
+  }
+  return known.get(itemId);
+}
+
+/** Offer what was seen of the catalogue to the filters. */
+function remember(item) {
+  for (const category of item.categories) offer("categories", category);
+  if (item.brand) offer("brands", item.brand);
+}
+
+function offer(list, value) {
+  const options = $(list);
+  if (![...options.children].some((option) => option.value === value)) options.append(el("option", { value }));
+}
+
+/** Write brand, category and price into an element, when they are known. */
+async function describeIn(element, itemId) {
+  try {
+    element.textContent = about(await itemOf(itemId));
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    element.textContent = ""; // the title stands without them
+  }
+}
