@@ -27,7 +27,9 @@ from gream.serving.recommendation_routes import add_recommendation_routes
 from gream.serving.shop import Shop
 
 _PAGE = Path(__file__).parent / "page"
-_PARTS = {"app.js": "text/javascript", "style.css": "text/css"}  # all that /page/ has; no path is looked up
+_SCRIPTS = ("dom", "service", "history", "search", "chains", "answer", "tree", "app")
+# All that /page/ has; no path is looked up.
+_PARTS = {**{f"{name}.js": "text/javascript" for name in _SCRIPTS}, "style.css": "text/css"}
 
 
 @dataclass(frozen=True)
