@@ -30,7 +30,8 @@ def search_tree(answer: Answer, constraint: Constraint) -> list[list[Prefix]]:
     """
     levels = []
     for level, kept in enumerate(answer.kept):
-        pruned = answer.pruned[level] if answer.pruned else np.empty(0, dtype=np.int64)
+        # After the last level nothing is pruned: there is no further step to save.
+        pruned = answer.pruned[level] if level < len(answer.pruned) else np.empty(0, dtype=np.int64)
         found = [
             _prefix(constraint, level, int(node), answer.items, there)
             for nodes, there in ((kept, True), (pruned, False))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gream.data.store import Catalogue, Interactions
+from gream.decoding.consistency import item_categories
 from gream.decoding.filters import Filters
 from gream.decoding.readable import readable_chain
 from gream.decoding.recommend import Engine, Search
@@ -116,3 +117,18 @@ def test_the_tree_of_a_search_holds_every_path_to_its_list(recommender: Recommen
                 assert set(prefix.codes.replace("><", "> <").split()) <= set(tokens)
         best = [min(prefix.items, default=9) for prefix in level]
         assert best == sorted(best)
+
+
+def test_the_tree_of_a_search_that_prunes_tells_what_it_pruned(recommender: Recommender) -> None:
+    """A pruner says nothing of the last level, and the tree once asked it there."""
+    categories = item_categories(recommender.catalogue.categories)
+    recommender.engine = replace(recommender.engine, categories=categories)
+    recommender.search = replace(recommender.search, prune_threshold=0.9)
+    [answer] = recommender.answer([recommender.ask(["item-3"], 3)])
+    tree = recommender.tree(answer)
+    assert [len(level) for level in tree] == [
+        len(kept) + (len(answer.pruned[depth]) if depth < 2 else 0) for depth, kept in enumerate(answer.kept)
+    ]
+    pruned = [prefix for level in tree for prefix in level if not prefix.kept]
+    assert pruned and not any(prefix.items for prefix in pruned)
+    assert all(prefix.kept for prefix in tree[-1])
