@@ -39,17 +39,25 @@ function ways(one, finder) {
   const codes = codesOf(one.name);
   const path = el(
     "button",
-    { type: "button", class: "codes", "aria-pressed": "false", "aria-label": `Codes ${codes.join(" ")}, show the path to ${one.title}` },
+    {
+      type: "button",
+      class: "codes",
+      "aria-pressed": "false",
+      "aria-label": `Codes ${codes.join(" ")}, show the path to ${one.title}`,
+    },
     ...codes.map(chip),
   );
   path.onclick = () => {
     const press = !pinned.includes(one.rank);
     pinned = press ? [one.rank] : [];
-    for (const button of document.querySelectorAll(".codes")) button.setAttribute("aria-pressed", String(press && button === path));
+    for (const button of document.querySelectorAll(".codes")) {
+      button.setAttribute("aria-pressed", String(press && button === path));
+    }
     showPath([one.rank]);
   };
   const chain = finder === undefined ? null : chainButton(finder, one.title);
-  const add = el("button", { type: "button", class: "link", "aria-label": `Add ${one.title} to the history` }, "add to history");
+  const label = `Add ${one.title} to the history`;
+  const add = el("button", { type: "button", class: "link", "aria-label": label }, "add to history");
   add.onclick = () => {
     addToHistory(one);
     $("answer").focus({ preventScroll: true }); // the row that had the focus goes with the next answer
@@ -70,14 +78,14 @@ function chainButton(number, title) {
 function measures(one, most) {
   const bar = el("span", { class: "bar" }, el("span", {}));
   bar.firstChild.style.width = `${100 * Math.exp(one.logp - most)}%`;
-  const lines = [["log", "log-probability", signed(one.logp)]];
+  const lines = [["log p", "log-probability of the name", signed(one.logp)]];
   if (one.score !== null) lines.push(["score", "the scorer's score", signed(one.score)]);
   return el(
     "div",
     { class: "measures" },
     el("span", { class: "probability", title: "probability of the name" }, percent(Math.exp(one.logp))),
     bar,
-    ...lines.map(([name, title, value]) => el("span", { class: name, title }, `${name} ${value}`)),
+    ...lines.map(([name, title, value]) => el("span", { title }, `${name} ${value}`)),
   );
 }
 

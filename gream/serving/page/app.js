@@ -79,7 +79,8 @@ function noHistory() {
 function showTimes(answer, waited, first = 0) {
   const words = first ? `, first words after ${milliseconds(first)}` : "";
   const items = amount(answer.recommendations.length, "item");
-  $("status").textContent = `${items} in ${milliseconds(waited)}, ${milliseconds(1000 * answer.seconds)} of it in the service${words}`;
+  const worked = milliseconds(1000 * answer.seconds);
+  $("status").textContent = `${items} in ${milliseconds(waited)}, ${worked} of it in the service${words}`;
 }
 
 /** Show the sentence of a refusal; anything else is a defect of this page and goes to the console too. */
@@ -141,7 +142,9 @@ async function start() {
     const [about, { customers }] = await Promise.all([service.about(), service.customers()]);
     $("key-form").hidden = true;
     $("page").hidden = false;
-    $("about").textContent = `${amount(about.items, "item")}, ${amount(about.customers, "customer")}, names of ${about.codebooks.length} codes. Recommended at once, or with the reasons.`;
+    const size = `${amount(about.items, "item")}, ${amount(about.customers, "customer")}`;
+    const names = `names of ${amount(about.codebooks.length, "code")}`;
+    $("about").textContent = `${size}, ${names}. Recommended at once, or with the reasons.`;
     setUpSettings(about);
     setUpSearch();
     setUpHistory(customers, afterPause(ask, 0));

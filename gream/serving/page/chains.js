@@ -24,7 +24,10 @@ function showChain({ number, chain }) {
   const shown = panelOf(number);
   shown.chain = chain;
   const reached = STEPS.reduce((last, [name], i) => (chain[name] ? i : last), -1);
-  STEPS.forEach(([name], i) => writeStep(shown, number, i, chain[name], i < reached ? "done" : i === reached ? "now" : "later"));
+  STEPS.forEach(([name], i) => {
+    const state = i < reached ? "done" : i === reached ? "now" : "later";
+    writeStep(shown, number, i, chain[name], state);
+  });
   markCited(new Map([...panels].map(([n, one]) => [n, one.chain ? one.chain.cited : []])));
 }
 
@@ -106,7 +109,7 @@ function numberOf(chain) {
 
 /** A chain that is not well formed is split otherwise while it is written: compare the text, without labels. */
 function sameText(one, other) {
-  const text = (chain) =>
-    STEPS.map(([name]) => chain[name]).join("").replace(/(Evidence|Preference|Intent|Recommendation|History):|\s/g, "");
+  const labels = /(Evidence|Preference|Intent|Recommendation|History):|\s/g;
+  const text = (chain) => STEPS.map(([name]) => chain[name]).join("").replace(labels, "");
   return text(one) === text(other);
 }

@@ -31,7 +31,7 @@ function afterPause(work, pause) {
 
 const amount = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
 
-const milliseconds = (ms) => (ms < 9950 ? `${Math.round(ms).toLocaleString("en")} ms` : `${(ms / 1000).toFixed(1)} s`);
+const milliseconds = (ms) => (ms < 995 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 
 /** A real minus sign, which is as wide as a digit. */
 const signed = (number) => number.toFixed(2).replace("-", "\u2212");

@@ -65,24 +65,33 @@ function nothing() {
 function card(item, place) {
   const facts = el("p", { class: "facts" });
   if (place >= history_.items.length - DESCRIBED) describeIn(facts, item.item_id);
-  const remove = el(
-    "button",
-    { type: "button", class: "remove", "aria-label": `Remove ${item.title}`, onclick: () => removeFromHistory(place) },
-    "\u00d7",
-  );
+  const remove = el("button", { type: "button", class: "remove", "aria-label": `Remove ${item.title}` }, "\u00d7");
+  remove.onclick = () => removeFromHistory(place);
+  const number = el("span", { class: "place", "aria-hidden": "true" }, String(place + 1));
   const text = el("div", {}, el("p", { class: "title" }, item.title), facts, el("p", { class: "cited-by" }));
-  return el("li", { class: "card" }, el("span", { class: "place", "aria-hidden": "true" }, String(place + 1)), text, remove);
+  return el("li", { class: "card" }, number, text, remove);
 }
 
 /** Mark the cards that chains cite: a list of places for each chain's number. */
 function markCited(citedByChain) {
+  const numbers = [...citedByChain.keys()].sort((a, b) => a - b);
   [...$("cards").children].forEach((shown, place) => {
-    const chains = [...citedByChain].filter(([, places]) => places.includes(place)).map(([number]) => number + 1);
+    const chains = numbers.filter((number) => citedByChain.get(number).includes(place)).map((number) => number + 1);
     shown.classList.toggle("cited", chains.length > 0);
     const told = shown.querySelector(".cited-by");
-    const text = chains.length ? `Cited by chain ${chains.sort((a, b) => a - b).join(", ")}` : "";
-    if (told && told.textContent !== text) told.textContent = text;
+    const text = chains.length ? `Cited by chain${chains.length > 1 ? "s" : ""} ${chains.join(", ")}` : "";
+    if (!told || told.textContent === text) return;
+    if (!told.textContent) showCard(shown);
+    told.textContent = text;
   });
+}
+
+/** Bring a card into view within the list of cards, without moving the page. */
+function showCard(shown) {
+  const list = $("cards");
+  const [box, within] = [shown.getBoundingClientRect(), list.getBoundingClientRect()];
+  if (box.top < within.top) list.scrollTop += box.top - within.top;
+  else if (box.bottom > within.bottom) list.scrollTop += box.bottom - within.bottom;
 }
 
 /** Lay stress on the cards that one chain cites, while it is looked at. */

@@ -1,6 +1,8 @@
 // The search box of the catalogue: a combobox whose list is moved through with the arrows.
 "use strict";
 
+const NOTHING = "No item has these words.";
+
 function setUpSearch() {
   const input = $("search");
   const list = $("found");
@@ -23,8 +25,8 @@ function setUpSearch() {
     option.scrollIntoView({ block: "nearest" });
   };
 
-  const choose = (place) => {
-    const item = items[place];
+  const choose = (item) => {
+    asked?.abort();
     input.value = "";
     items = [];
     close();
@@ -33,13 +35,13 @@ function setUpSearch() {
   };
 
   const show = () => {
-    list.replaceChildren(...items.map((item, place) => option(item, place, choose)));
-    if (!items.length) list.append(el("li", { class: "nothing" }, "No item has these words."));
+    const nothing = el("li", { class: "nothing", role: "option", "aria-disabled": "true" }, NOTHING);
+    list.replaceChildren(...(items.length ? items.map((item, place) => option(item, place, choose)) : [nothing]));
     active = -1;
     list.hidden = false;
     input.setAttribute("aria-expanded", String(items.length > 0));
     input.removeAttribute("aria-activedescendant");
-    say(items.length ? `${amount(items.length, "item")} found; move with the arrows.` : "No item has these words.");
+    say(items.length ? `${amount(items.length, "item")} found; move with the arrows.` : NOTHING);
   };
 
   const find = async () => {
@@ -49,7 +51,7 @@ function setUpSearch() {
     asked = new AbortController();
     try {
       ({ items } = await service.find(query, asked.signal));
-      show();
+      if (document.activeElement === input) show();
     } catch (error) {
       if (error.name === "AbortError") return;
       close();
@@ -60,9 +62,13 @@ function setUpSearch() {
   const moves = {
     ArrowDown: () => point((active + 1) % items.length),
     ArrowUp: () => point((active <= 0 ? items.length : active) - 1),
-    Enter: () => choose(Math.max(active, 0)),
+    Enter: () => choose(items[Math.max(active, 0)]),
   };
-  input.oninput = afterPause(find, 150);
+  const later = afterPause(find, 150);
+  input.oninput = () => {
+    items = []; // what is shown belongs to other words: the keys wait for what is found now
+    later();
+  };
   input.onblur = close;
   input.onkeydown = (event) => {
     if (event.key === "Escape") {
@@ -87,7 +93,7 @@ function option(item, place, choose) {
       role: "option",
       "aria-selected": "false",
       onmousedown: (event) => event.preventDefault(), // the box keeps the focus
-      onclick: () => choose(place),
+      onclick: () => choose(item),
     },
     el("span", { class: "title" }, item.title),
     el("span", { class: "facts" }, facts),

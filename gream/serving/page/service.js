@@ -83,7 +83,10 @@ async function* eventsOf(body) {
 
 function eventOf(text) {
   const lines = text.split("\n");
-  const of = (field) => lines.filter((line) => line.startsWith(`${field}: `)).map((line) => line.slice(field.length + 2));
+  const of = (field) => {
+    const start = `${field}: `;
+    return lines.filter((line) => line.startsWith(start)).map((line) => line.slice(start.length));
+  };
   return { kind: of("event")[0], data: JSON.parse(of("data").join("\n")) };
 }
 

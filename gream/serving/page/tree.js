@@ -71,7 +71,8 @@ function branch(node, titles, depth) {
   label.onmouseenter = () => showPath(node.ranks);
   label.onmouseleave = () => showPath(pinned);
   if (!node.kept) label.append(el("span", { class: "faint" }, "pruned"));
-  if (node.ranks.length) label.append(el("span", { class: "ranks" }, last ? leaf(node, titles) : target(node)));
+  const leads = last ? leaf(node, titles) : target(node);
+  if (node.ranks.length) label.append(el("span", { class: "ranks" }, leads));
   const kind = node.ranks.length ? "leads" : node.kept ? "aside" : "pruned";
   const made = el("li", { class: `node ${kind}`, "data-ranks": node.ranks.join(" ") }, label);
   if (node.under.length) made.append(branches(node.under, titles, depth));
