@@ -113,16 +113,22 @@ function settle() {
   $("num_chains").disabled = mode() === "direct";
   for (const output of document.querySelectorAll(".slider output")) {
     const slider = $(output.htmlFor.value);
-    output.textContent = slider.disabled ? (slider.id === "expand_width" ? "off" : "\u2013") : slider.value;
+    output.textContent = slider.disabled ? idle(slider) : slider.value;
   }
   const on = ["category", "brand", "min_price", "max_price"].filter((id) => $(id).value.trim()).length;
   $("filters-on").textContent = on ? `${on} set` : "";
 }
 
+/** Why a slider has no effect, in a word. */
+function idle(slider) {
+  if (slider.id === "num_chains") return "\u2013";
+  return $("scorer").disabled ? "no scorer" : "off";
+}
+
 function setUpSettings(about) {
   $("num_beams").value = about.num_beams;
   $("scorer").disabled = !about.scorer;
-  $("scorer").closest("label").title = about.scorer ? "" : "This run has no scorer.";
+  $("scorer").closest("label").hidden = !about.scorer;
   const later = afterPause(ask, PAUSE);
   $("settings").oninput = (event) => {
     settle();

@@ -97,7 +97,7 @@ function finish(number, shown, ranks) {
     writeStep(shown, number, i, text, text ? "done" : "missing");
   });
   shown.panel.dataset.ranks = ranks.join(" ");
-  shown.found.textContent = ranks.length ? `found ${ranks.join(", ")}` : "found nothing of the list";
+  shown.found.textContent = ranks.length ? `led to ${ranks.join(", ")}` : "led to nothing listed";
 }
 
 /** Which panel holds a chain of the answer; one that was never sent while it was written gets a new panel. */

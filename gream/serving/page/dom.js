@@ -39,7 +39,7 @@ const signed = (number) => number.toFixed(2).replace("-", "\u2212");
 function percent(share) {
   if (share >= 0.0995) return `${(100 * share).toFixed(0)}%`;
   if (share >= 0.00095) return `${(100 * share).toFixed(1)}%`;
-  return `${(100 * share).toPrecision(1)}%`.replace("-", "\u2212");
+  return share >= 0.00005 ? `${(100 * share).toFixed(2)}%` : "< 0.01%";
 }
 
 /** The codes of a name: "<a_3><b_16>" gives ["a3", "b16"]. */

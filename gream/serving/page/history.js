@@ -81,8 +81,9 @@ function markCited(citedByChain) {
     const told = shown.querySelector(".cited-by");
     const text = chains.length ? `Cited by chain${chains.length > 1 ? "s" : ""} ${chains.join(", ")}` : "";
     if (!told || told.textContent === text) return;
-    if (!told.textContent) showCard(shown);
+    const isNew = !told.textContent;
     told.textContent = text;
+    if (isNew) showCard(shown);
   });
 }
 

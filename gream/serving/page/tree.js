@@ -39,7 +39,8 @@ function branches(nodes, titles, depth) {
   const leading = nodes.filter((node) => node.ranks.length);
   const rest = nodes.filter((node) => !node.ranks.length);
   const list = el("ul", { class: "branches" }, ...leading.map((node) => branch(node, titles, depth)));
-  const shown = rest.length > SHOWN + 1 ? (leading.length ? 0 : SHOWN) : rest.length;
+  const few = leading.length ? 0 : SHOWN;
+  const shown = rest.length > SHOWN ? few : rest.length;
   list.append(...rest.slice(0, shown).map((node) => branch(node, titles, depth)));
   if (rest.length > shown) list.append(folded(rest.slice(shown), titles, depth, leading.length + shown > 0));
   return list;
@@ -48,7 +49,8 @@ function branches(nodes, titles, depth) {
 /** "and 14 more": what is behind it is made when it is asked for. */
 function folded(nodes, titles, depth, others) {
   const pruned = nodes.filter((node) => !node.kept).length;
-  const told = `${others ? "and " : ""}${nodes.length}${others ? " more" : " in all"}${pruned ? `, ${pruned} pruned` : ""}`;
+  const number = others ? `and ${nodes.length} more` : `${nodes.length} in all`;
+  const told = pruned ? `${number}, ${pruned} pruned` : number;
   const place = el("li", { class: "more" });
   place.append(
     el("button", {
