@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from gream.artifacts import fingerprint
 from gream.data.store import Catalogue
 from gream.decoding.answer import Answer
 from gream.decoding.backend import Backend
@@ -29,6 +30,7 @@ from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import load_scorer
 from gream.errors import InputError
 from gream.language.prompting import Prompter
+from gream.language.vocab import load_tokenizer
 from gream.semantic_ids.constraint_file import load_constraint
 from gream.semantic_ids.layout import Names, load_names
 from gream.semantic_ids.paths import Constraint, Narrowing
@@ -99,6 +101,7 @@ class Engine:
     names: Names
     scorer: PrefixPathScorer | None = None
     categories: np.ndarray | None = None  # (N,) int64, -1 where unknown; what a path is pruned by
+    model: str = ""  # hash of the model's folder
 
 
 def load_engine(
@@ -112,6 +115,7 @@ def load_engine(
     max_history: int = 20,
     catalogue: Catalogue | None = None,
     purchases: Sequence[np.ndarray] | None = None,
+    before: Engine | None = None,
 ) -> Engine:
     """Load names, model and scorer for an engine.
 
@@ -126,12 +130,17 @@ def load_engine(
         max_history: purchases that a prompt shows.
         catalogue: for its categories, which pruning needs.
         purchases: those that a scorer may count which counts co-purchases.
+        before: an engine of the same kind whose loaded model is taken over, where the folder holds the same.
 
     Raises:
         InputError: unknown engine, one that cannot be reached, or folders that do not belong together.
     """
     names = load_names(sids)
-    backend, tokenizer = open_backend(engine, model, names, url=url, concurrent=concurrent)
+    digest = fingerprint(model)
+    if before is not None and before.model == digest:  # with more items, for example
+        backend, tokenizer = before.backend, load_tokenizer(model, names)
+    else:
+        backend, tokenizer = open_backend(engine, model, names, url=url, concurrent=concurrent)
     return Engine(
         backend,
         Prompter(tokenizer, names, max_history=max_history),
@@ -139,6 +148,7 @@ def load_engine(
         names,
         load_scorer(scorer, names, purchases).to(backend.device) if scorer else None,
         None if catalogue is None else item_categories(catalogue.categories),
+        digest,
     )
 
 

@@ -99,7 +99,13 @@ class Recommender:
 
     @classmethod
     def load(
-        cls, run: str | Path, engine: str = "torch", *, url: str = "", concurrent: bool = False
+        cls,
+        run: str | Path,
+        engine: str = "torch",
+        *,
+        url: str = "",
+        concurrent: bool = False,
+        before: Recommender | None = None,
     ) -> Recommender:
         """Load a finished run.
 
@@ -108,6 +114,7 @@ class Recommender:
             engine: "torch", "vllm", or "openai" for vLLM servers that run elsewhere.
             url: of those servers, with commas between; needed by "openai", and by no other.
             concurrent: threads will ask at the same time; what that means is told at `load_engine`.
+            before: loaded in the same way, it gives its model away where the run still has the same.
 
         Raises:
             InputError: the run is not finished or was made by an older gream, its folders do not belong
@@ -139,6 +146,7 @@ class Recommender:
             max_history=settings["max_history"],
             catalogue=catalogue,
             purchases=interactions.sequences,
+            before=before.engine if before else None,
         )
         search = Search(**{name: settings[name] for name in SERVED})
         if search.scorer_levels is not None:  # JSON has no tuples

@@ -147,8 +147,8 @@ def open_shop(config: ServeConfig) -> Shop:
 
     run_dir = Path(config.run_dir)
 
-    def load() -> Recommender:
-        return Recommender.load(run_dir, engine=config.engine, url=config.url, concurrent=True)
+    def load(before: Recommender | None = None) -> Recommender:
+        return Recommender.load(run_dir, engine=config.engine, url=config.url, concurrent=True, before=before)
 
     return Shop(load(), Source(run_dir, load))
 

@@ -13,6 +13,7 @@ import os
 import tempfile
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from gream.errors import InputError
 from gream.serving.item_search import ItemSearch
 
 if TYPE_CHECKING:
+    from gream.decoding.backend import Backend
     from gream.decoding.recommender import Recommender
 
 SHELF_FILE = "shelf.json"
@@ -50,7 +52,7 @@ class Source:
     """Where a run is loaded from again."""
 
     run: Path
-    load: Callable[[], Recommender]
+    load: Callable[[Recommender | None], Recommender]  # given the one that is served, whose model may go on
 
 
 class Shop:
@@ -72,6 +74,7 @@ class Shop:
         self._source = source
         self._turn = threading.Lock()
         self._changes = _remembered(source.run) if source else {}
+        self._users: Counter[Backend] = Counter()  # loaded runs that need a loaded model
         self.current = self._opened(recommender)
 
     def change(self, item_id: str, change: Change) -> None:
@@ -120,13 +123,21 @@ class Shop:
         return names
 
     def _load(self) -> Loaded:
-        self.current = self._opened(self._needed().load())
+        self.current = self._opened(self._needed().load(self.current.recommender))
         return self.current
 
     def _opened(self, recommender: Recommender) -> Loaded:
-        """Make it ready to answer; its engine ends when the last answer that it is needed for is there."""
-        weakref.finalize(recommender, recommender.engine.backend.close)
+        """Make it ready to answer; its model is closed when the last answer that needs it is there."""
+        backend = recommender.engine.backend
+        self._users[backend] += 1
+        weakref.finalize(recommender, self._left, backend)
         return Loaded(self._stocked(recommender))
+
+    def _left(self, backend: Backend) -> None:
+        self._users[backend] -= 1
+        if not self._users[backend]:
+            del self._users[backend]
+            backend.close()
 
     def _needed(self) -> Source:
         if self._source is None:

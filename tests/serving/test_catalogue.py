@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import threading
@@ -13,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from gream.data.store import Catalogue
+from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.serving import app as serve
 from gream.serving.item_search import ItemSearch
@@ -195,3 +197,24 @@ def test_a_run_that_does_not_fit_together_is_not_served(run_folder: Path) -> Non
 
 def test_without_a_folder_nothing_can_be_loaded(client: TestClient) -> None:
     assert "start it with `gream serve RUN`" in client.post("/v1/reload").json()["detail"]
+
+
+def test_a_model_goes_on_where_it_is_the_same_and_ends_with_its_last_answer(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr(TorchBackend, "close", lambda backend: closed.append(backend))
+    shop = shop_of(run_folder)
+    backend = shop.current.recommender.engine.backend
+    shop.add([{"item_id": "new", "title": "Blue Hose"}])
+    assert shop.current.recommender.engine.backend is backend and closed == []
+    manifest = json.loads((run_folder / "base" / "manifest.json").read_text())
+    manifest["outputs"]["config.json"] = "another model"
+    (run_folder / "base" / "manifest.json").write_text(json.dumps(manifest))
+    busy = shop.current.recommender  # an answer that is still being made
+    shop.reload()
+    assert shop.current.recommender.engine.backend is not backend and closed == []
+    assert len(busy.recommend(["item-0007"], 3)) == 3
+    del busy
+    gc.collect()
+    assert closed == [backend]
