@@ -29,7 +29,10 @@ from gream.serving.shop import Shop
 _PAGE = Path(__file__).parent / "page"
 _SCRIPTS = ("dom", "service", "history", "search", "chains", "answer", "tree", "app")
 # All that /page/ has; no path is looked up.
-_PARTS = {**{f"{name}.js": "text/javascript" for name in _SCRIPTS}, "style.css": "text/css"}
+_PARTS = {
+    **{f"{name}.js": "text/javascript" for name in _SCRIPTS},
+    **{f"{name}.css": "text/css" for name in ("style", "answer")},
+}
 
 
 @dataclass(frozen=True)
