@@ -15,8 +15,10 @@ class Answer:
     `chain_of[i]` is the chain that gave item i its highest probability (the chosen one, where one was
     chosen); `chain_tops` the best item of each chain alone, `chain_lists` all that its search found and
     `chain_logps` their log-probabilities; `tokens` what was generated: the sampled tokens of all chains, and
-    the codes of a name for each list that was searched, which `chain_tokens` gives for each chain. Direct
-    mode says too which nodes of each level the search kept and pruned, as `BeamResult` does.
+    the codes of a name for each list that was searched, which `chain_tokens` gives for each chain.
+
+    Which nodes of each level were kept and pruned is told as in `BeamResult`: in direct mode by `kept` and
+    `pruned`, in reasoning mode for the search after each chain by `chain_kept` and `chain_pruned`.
     """
 
     items: np.ndarray  # (k',) int64
@@ -28,6 +30,8 @@ class Answer:
     chain_lists: list[np.ndarray] = field(default_factory=list)  # (W,) int64 of each chain
     chain_logps: list[np.ndarray] = field(default_factory=list)  # (W,) float32 of each chain
     chain_tokens: list[int] = field(default_factory=list)
+    chain_kept: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    chain_pruned: list[tuple[np.ndarray, ...]] = field(default_factory=list)
     tokens: int = 0
     kept: tuple[np.ndarray, ...] = ()
     pruned: tuple[np.ndarray, ...] = ()

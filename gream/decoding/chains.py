@@ -238,6 +238,8 @@ def _answer(found: BeamResult, chain_of: list[int], chains: Sequence[Chain], sea
         chain_lists=[chain.found.items for chain in chains],
         chain_logps=[chain.found.logps for chain in chains],
         chain_tokens=[chain.tokens for chain in chains],
+        chain_kept=[chain.found.kept for chain in chains],
+        chain_pruned=[chain.found.pruned for chain in chains],
         tokens=sum(chain.tokens for chain in chains),
     )
 

@@ -29,7 +29,8 @@ class RecommendConfig(StageConfig):
     json: bool = option(False, doc="print one JSON document instead of a table")
     k: int = option(10, doc="length of the list")
     mode: str = option("direct", doc="direct, or reasoning")
-    engine: str = option("torch", doc="torch, or vllm")
+    engine: str = option("torch", doc="torch, vllm, or openai for vLLM servers that run elsewhere")
+    url: str = option("", doc="of those servers, with commas between; for the engine openai alone")
     num_chains: int = option(4, doc="reasoning chains that are sampled and merged")
     expand_width: int = option(0, doc="prefixes that the scorer sees at every level; 0 searches without it")
     exclude_seen: bool = option(True, doc="leave out the items of the history")
@@ -64,7 +65,7 @@ def recommend_once(config: RecommendConfig) -> ShownList:
         InputError: not exactly one of `history` and `user` is given, or what `Recommender` raises.
     """
     _check_source(config)
-    recommender = Recommender.load(config.run_dir, engine=config.engine)
+    recommender = Recommender.load(config.run_dir, engine=config.engine, url=config.url)
     started = time.monotonic()
     history = recommender.history_of(config.user) if config.user else _listed(config.history, "history")
     found = recommender.recommend(history, **_asked(config))
@@ -85,7 +86,7 @@ def recommend_to_many(config: RecommendConfig) -> str:
         InputError: no place to write to, or what `read_rows`, `Recommender` and `ListParts` raise.
     """
     _check_source(config)
-    recommender = Recommender.load(config.run_dir, engine=config.engine)
+    recommender = Recommender.load(config.run_dir, engine=config.engine, url=config.url)
     counts = write_lists(
         recommender,
         _requests(recommender, config),

@@ -47,6 +47,7 @@ class Recommendation:
     score: float | None = None
     chain: Chain | None = None
     name: str = ""  # the tokens of the item's codes
+    chain_number: int | None = None  # of that chain among those that were written, from 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,12 +280,13 @@ class Recommender:
                 None if answer.scores is None else float(answer.scores[rank]),
                 chains[answer.chain_of[rank]] if chains else None,
                 self.engine.names.spell(item),
+                answer.chain_of[rank] if chains else None,
             )
             for rank, item in enumerate(answer.items.tolist())
         ]
 
     def tree(self, answer: Answer) -> list[list[Prefix]]:
-        """Tell which prefixes the search behind an answer kept at every level; direct mode alone has them."""
+        """Tell which prefixes the searches behind an answer kept and pruned at every level."""
         return search_tree(answer, self.engine.constraint)
 
     def so_far(self, tokens: list[int]) -> Chain:

@@ -26,12 +26,17 @@ class Prefix:
 def search_tree(answer: Answer, constraint: Constraint) -> list[list[Prefix]]:
     """Return for each level the prefixes that were kept or pruned, those of the best items first.
 
-    Only direct mode has a tree: reasoning mode makes one search after each chain.
+    Reasoning mode searches after each chain: its tree holds what any of these searches kept, and of what was
+    pruned that which none kept.
     """
+    searches = list(zip(answer.chain_kept, answer.chain_pruned, strict=True)) or [
+        (answer.kept, answer.pruned)
+    ]
     levels = []
-    for level, kept in enumerate(answer.kept):
+    for level in range(len(searches[0][0])):
+        kept = _united([of_search[level] for of_search, _ in searches])
         # After the last level nothing is pruned: there is no further step to save.
-        pruned = answer.pruned[level] if level < len(answer.pruned) else np.empty(0, dtype=np.int64)
+        pruned = np.setdiff1d(_united([p[level] for _, p in searches if level < len(p)]), kept)
         found = [
             _prefix(constraint, level, int(node), answer.items, there)
             for nodes, there in ((kept, True), (pruned, False))
@@ -40,6 +45,10 @@ def search_tree(answer: Answer, constraint: Constraint) -> list[list[Prefix]]:
         last = len(answer.items) + 1
         levels.append(sorted(found, key=lambda prefix: (not prefix.kept, min(prefix.items, default=last))))
     return levels
+
+
+def _united(nodes: list[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *nodes]))
 
 
 def _prefix(constraint: Constraint, level: int, node: int, items: np.ndarray, kept: bool) -> Prefix:

@@ -78,9 +78,16 @@ def split_unfinished(text: str) -> Chain:
         reached.append(before.strip())
         rest = after
     # What stands before a label belongs to the step before it; before the first label stands nothing.
-    written = [*reached[1:], rest.strip(), *[""] * len(STEPS)]
+    written = [*reached[1:], _without_label(rest, STEPS[len(reached) :]), *[""] * len(STEPS)]
     evidence, preference, intent, recommendation, rewritten = written[: len(STEPS)]
     return Chain(evidence, preference, intent, recommendation, rewritten, well_formed=False)
+
+
+def _without_label(text: str, following: Sequence[str]) -> str:
+    """Leave out the last line where it may become the label of the next step."""
+    body, _, line = text.rpartition("\n")
+    begins = bool(following) and bool(line.strip()) and following[0].startswith(line.strip())
+    return (body if begins else text).strip()
 
 
 def chain_ids(trace: Trace, prompter: Prompter, steps: int = len(STEPS)) -> list[int]:

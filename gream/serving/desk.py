@@ -103,7 +103,7 @@ def told(
 ) -> RecommendationAnswer:
     """Put an answer into the words of the interface."""
     titles = titles_of(recommender, history)
-    search = recommender.tree(answer) if request.explain and answer.kept else None
+    search = recommender.tree(answer) if request.explain else None
     return RecommendationAnswer(
         mode=request.mode,
         history=[
@@ -119,6 +119,7 @@ def told(
                 logp=one.logp,
                 score=one.score,
                 chain=None if one.chain is None else reason(one.chain, titles),
+                chain_number=one.chain_number,
             )
             for one in recommender.titled(answer)
         ],

@@ -71,7 +71,7 @@ class RecommendationRequest(BaseModel):
     )
     filters: ItemFilters = Field(default_factory=ItemFilters, description="what the list may hold")
     exclude_seen: bool = Field(True, description="leave out the items of the history")
-    explain: bool = Field(False, description="in direct mode, tell what the search kept at every level")
+    explain: bool = Field(False, description="tell what the search kept and pruned at every level")
     seed: Seed = Field(0, description="of the sampled chains")
     timeout: Annotated[float, Field(ge=0.001, allow_inf_nan=False)] | None = Field(
         None, description="seconds to wait, within the service's own limit"
@@ -123,6 +123,7 @@ class Recommended(ItemReference):
     logp: float = Field(description="log-probability of the item's name")
     score: float | None = Field(description="the path scorer's score, where one was used")
     chain: Reason | None = Field(description="in reasoning mode, the chain that found the item")
+    chain_number: int | None = Field(description="which of the chains that is, from 0")
 
 
 class SearchPrefix(BaseModel):
@@ -140,7 +141,7 @@ class RecommendationAnswer(BaseModel):
     history: list[ItemReference]
     recommendations: list[Recommended]
     search: list[list[SearchPrefix]] | None = Field(
-        description="with `explain`, the prefixes of every level, those of the best items first"
+        description="with `explain`, the prefixes of every level, of all chains, the best items' first"
     )
     seconds: float = Field(description="time in the service: in the queue, and of the work")
 

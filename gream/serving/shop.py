@@ -74,7 +74,7 @@ class Shop:
         self._source = source
         self._turn = threading.Lock()
         self._changes = _remembered(source.run) if source else {}
-        self._users: Counter[Backend] = Counter()  # loaded runs that need a loaded model
+        self._users: Counter[int] = Counter()  # loaded runs that need a loaded model, by its identity
         self.current = self._opened(recommender)
 
     def change(self, item_id: str, change: Change) -> None:
@@ -129,14 +129,14 @@ class Shop:
     def _opened(self, recommender: Recommender) -> Loaded:
         """Make it ready to answer; its model is closed when the last answer that needs it is there."""
         backend = recommender.engine.backend
-        self._users[backend] += 1
+        self._users[id(backend)] += 1
         weakref.finalize(recommender, self._left, backend)
         return Loaded(self._stocked(recommender))
 
     def _left(self, backend: Backend) -> None:
-        self._users[backend] -= 1
-        if not self._users[backend]:
-            del self._users[backend]
+        self._users[id(backend)] -= 1
+        if not self._users[id(backend)]:
+            del self._users[id(backend)]
             backend.close()
 
     def _needed(self) -> Source:

@@ -85,6 +85,12 @@ def test_an_unfinished_chain_shows_the_steps_that_it_has_reached() -> None:
     whole = "Evidence: ink a\nPreference: office\nIntent: more\nRecommendation: pens\nHistory: x"
     grown = [split_unfinished(whole[:end]) for end in range(len(whole) + 1)]
     assert not any(chain.well_formed for chain in grown)
+    assert not any(
+        step.rstrip().endswith(("\nPref", "\nInten", "\nH"))
+        for c in grown
+        for step in vars(c).values()
+        if step
+    )
     assert grown[0].evidence == grown[9].evidence == "" and grown[11].evidence == "i"
     assert [chain.preference for chain in grown if chain.preference][0] == "o"
     last = vars(grown[-1]) | {"well_formed": True}

@@ -73,7 +73,17 @@ def test_an_explained_answer_tells_every_level(ask: Ask, recommender: Watched) -
         assert all(names[rank - 1].startswith(codes) for rank, codes in paths.items())
         assert all(p["kept"] and p["codes"].count("<") == depth for p in level)
         assert set(paths) == {1, 2}
-    assert ask(history=["item-3"], mode="reasoning", num_chains=1, explain=True).json()["search"] is None
+
+
+def test_an_explained_chain_of_thought_tells_what_any_search_kept(ask: Ask, recommender: Watched) -> None:
+    settings = {"mode": "reasoning", "num_chains": 6, "k": 20}
+    answer = ask(history=["item-3"], explain=True, **settings).json()
+    assert [len(level) > 0 for level in answer["search"]] == [True] * 3
+    assert {rank for prefix in answer["search"][-1] for rank in prefix["ranks"]} == {*range(1, 21)}
+    assert all(p["codes"].count("<") == 3 for p in answer["search"][-1])
+    found = recommender.recommend(["item-3"], **settings)  # type: ignore[arg-type]
+    assert [r["chain_number"] for r in answer["recommendations"]] == [r.chain_number for r in found]
+    assert len({r.chain_number for r in found}) > 1
 
 
 @pytest.mark.parametrize(

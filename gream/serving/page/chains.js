@@ -78,11 +78,10 @@ function panelOf(number) {
 /** Finish the panels with the answer: which chain found which items. Returns rank to chain's number. */
 function finishChains(recommendations) {
   const finders = new Map();
-  for (const { rank, chain } of recommendations) {
+  for (const { rank, chain, chain_number: number } of recommendations) {
     if (!chain) continue;
-    const number = numberOf(chain);
     finders.set(rank, number);
-    if (panels.get(number).chain !== chain) showChain({ number, chain });
+    showChain({ number, chain });
   }
   for (const [number, shown] of panels) {
     if (!shown.chain) shown.panel.remove(); // enough chains agreed before this one was begun
@@ -98,18 +97,4 @@ function finish(number, shown, ranks) {
   });
   shown.panel.dataset.ranks = ranks.join(" ");
   shown.found.textContent = ranks.length ? `led to ${ranks.join(", ")}` : "led to nothing listed";
-}
-
-/** Which panel holds a chain of the answer; one that was never sent while it was written gets a new panel. */
-function numberOf(chain) {
-  for (const [number, shown] of panels) if (shown.chain && sameText(shown.chain, chain)) return number;
-  const free = [...panels].find(([, shown]) => !shown.chain);
-  return free ? free[0] : panels.size;
-}
-
-/** A chain that is not well formed is split otherwise while it is written: compare the text, without labels. */
-function sameText(one, other) {
-  const labels = /(Evidence|Preference|Intent|Recommendation|History):|\s/g;
-  const text = (chain) => STEPS.map(([name]) => chain[name]).join("").replace(labels, "");
-  return text(one) === text(other);
 }
