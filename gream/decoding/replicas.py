@@ -112,6 +112,8 @@ class Replicas:
                     if len(again) > len(given):
                         yield again[len(given) :]
                         given = list(again)
+                else:
+                    return
 
     async def score(
         self, prompt: list[int], paths: Sequence[tuple[int, ...]], ids: Sequence[list[int]]

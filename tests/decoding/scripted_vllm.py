@@ -17,12 +17,14 @@ from typing import Any
 VOCAB = 50
 SPELLED, TOKENS = "<a_0><c_2>", [40, 49]  # what is asked at the start: some item tokens and their ids
 
-# What happens to a request: nothing, an HTTP status, or "cut": the connection closes in the middle.
+# What happens to a request: nothing, an HTTP status, "cut": the connection closes in the middle, or "short":
+# a text ends in good order before its end.
 Trouble = Callable[[dict[str, Any]], int | str | None]
 
 
 def logp(prompt: list[int], token: int) -> float:
-    return -1.0 - (sum(prompt) * 31 + token * 17) % 23
+    mixed = sum(place * known for place, known in enumerate(prompt, start=1))  # another order, another number
+    return -1.0 - (mixed * 31 + token * 17) % 23
 
 
 def text_after(prompt: list[int], seed: int, length: int, voice: int = 0) -> list[int]:
@@ -115,20 +117,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({"error": {"message": "told to"}}, trouble)
         elif body.get("stream"):
             with contextlib.suppress(ConnectionError):
-                self._stream(body, cut=trouble == "cut")
+                self._stream(body, trouble)
         elif trouble == "cut":
             self._close()
         else:
             self._send({"choices": [_scored(i, prompt, ids) for i, prompt in enumerate(body["prompt"])]})
 
-    def _stream(self, body: dict[str, Any], *, cut: bool) -> None:
+    def _stream(self, body: dict[str, Any], trouble: str | None) -> None:
         text = text_after(body["prompt"], body["seed"], body["max_tokens"], self.owner.voice)
         self.send_response(200)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         for place, token in enumerate(text):
-            if cut and place == len(text) // 2:
-                self._close()
+            if trouble and place == len(text) // 2:
+                if trouble == "short":
+                    self.wfile.write(b"0\r\n\r\n")
+                else:
+                    self._close()
                 return
             self._chunk(json.dumps({"choices": [{"index": 0, "token_ids": [token]}]}))
         try:

@@ -8,7 +8,7 @@ import torch
 from gream.decoding.openai_engine import Served, base_urls, connect
 from gream.errors import InputError
 from tests.decoding.scripted_client import BLOCK, SERVED, WRITING, Connect, expected, first
-from tests.decoding.scripted_vllm import SPELLED, TOKENS, VOCAB, ScriptedVllm, text_after
+from tests.decoding.scripted_vllm import SPELLED, TOKENS, VOCAB, ScriptedVllm, logp, text_after
 
 pytest.importorskip("httpx2", reason="the extra `serve` is not installed")
 
@@ -38,8 +38,13 @@ def test_a_request_holds_all_beams_of_a_user_and_not_more_ids_than_vllm_takes(co
     with ScriptedVllm(vocab=1000) as server:
         backend = connect(server.url, Served(SERVED.folder, 1000, SPELLED, TOKENS))
         session = backend.start([[3], [4]])
-        session.step(torch.zeros(2, 5, dtype=torch.long), torch.arange(10).reshape(2, 5), range(100, 400))
+        tokens = torch.arange(10).reshape(2, 5)
+        found = session.step(torch.zeros(2, 5, dtype=torch.long), tokens, range(100, 400))
         backend.close()
+    assert found.tolist() == [
+        [[logp([prompt, path], token) for token in range(100, 400)] for path in paths]
+        for prompt, paths in zip([3, 4], tokens.tolist(), strict=True)
+    ]
     assert sorted(len(body["prompt"]) for body, _ in server.asked) == [5] * 6
     assert sorted(len(body["logprob_token_ids"]) for body, _ in server.asked) == [44, 44, 128, 128, 128, 128]
 

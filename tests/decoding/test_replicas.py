@@ -57,9 +57,10 @@ def test_the_pause_doubles_with_every_failure_in_a_row(connected: Connect, clock
     assert asked_at == [0.0, 1.0, 3.0, 7.0, 15.0]
 
 
-def test_a_server_that_dies_in_the_middle_of_texts_costs_none_of_them(connected: Connect) -> None:
+@pytest.mark.parametrize("end", ["cut", "short"])
+def test_a_server_that_ends_in_the_middle_of_texts_costs_none_of_them(connected: Connect, end: str) -> None:
     """Half of each text was told already: the other server writes it again, and the rest alone is told."""
-    with ScriptedVllm(lambda _: "cut") as dying, ScriptedVllm() as good:
+    with ScriptedVllm(lambda _: end) as dying, ScriptedVllm() as good:
         backend = connected([dying, good])
         told: dict[int, list[int]] = {}
         texts = backend.complete(
