@@ -18,8 +18,8 @@ VOCAB = 50
 SPELLED, TOKENS = "<a_0><c_2>", [40, 49]  # what is asked at the start: some item tokens and their ids
 
 # What happens to a request: nothing, an HTTP status, "cut": the connection closes in the middle, or "short":
-# a text ends in good order before its end.
-Trouble = Callable[[dict[str, Any]], int | str | None]
+# a text ends in good order before its end; or an answer in place of the right one.
+Trouble = Callable[[dict[str, Any]], int | str | dict[str, Any] | None]
 
 
 def logp(prompt: list[int], token: int) -> float:
@@ -115,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
         trouble = self.owner.trouble(body)
         if isinstance(trouble, int):
             self._send({"error": {"message": "told to"}}, trouble)
+        elif isinstance(trouble, dict):
+            self._send(trouble)
         elif body.get("stream"):
             with contextlib.suppress(ConnectionError):
                 self._stream(body, trouble)

@@ -44,6 +44,24 @@ def test_a_server_that_answers_500_costs_no_request_and_is_left_out_for_a_while(
         assert bad.checked > checked and len(bad.asked) > asked
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"error": "engine died"}, "it answered what vLLM would not: .*engine died"),
+        ({"choices": []}, "it answered what vLLM would not"),
+        ({"choices": [{"index": 0, "token_ids": [1]}]}, "without the log-probabilities of listed tokens"),
+        ({"choices": [{"index": 1}]}, "other prompts than it was asked for"),
+    ],
+)
+def test_a_server_that_answers_something_else_is_left_out(
+    connected: Connect, answer: dict[str, object], told: str
+) -> None:
+    with ScriptedVllm(lambda _: answer) as bad, ScriptedVllm() as good:
+        assert first(connected([bad, good]), prompts_from(1)) == expected(prompts_from(1))
+        with pytest.raises(EngineUnavailable, match=told):
+            first(connected([bad]), [[3]])
+
+
 def test_the_pause_doubles_with_every_failure_in_a_row(connected: Connect, clock: Clock) -> None:
     with ScriptedVllm(lambda _: 503) as bad, ScriptedVllm() as good:
         backend = connected([bad, good])
