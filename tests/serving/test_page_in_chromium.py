@@ -141,6 +141,7 @@ def test_steps_unfold_before_the_answer_comes_and_cited_cards_are_marked(page: P
     led_to = " ".join(page.texts(".found")).replace(",", " ").split()
     assert sorted(int(word) for word in led_to if word.isdigit()) == list(range(1, 9))
     assert "first words after" in page.texts("#status")[0]
+    assert page.texts(".levels strong") == ["Level 1", "Level 2", "Level 3"]  # of all chains' searches
     page.keep("reasoning")
 
 

@@ -25,7 +25,7 @@ function bodyOfRequest() {
       max_price: numberIn("max_price"),
     },
     exclude_seen: $("exclude_seen").checked,
-    explain: mode() === "direct",
+    explain: true,
     seed,
   };
 }
