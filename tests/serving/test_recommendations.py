@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from gream.decoding.filters import Filters
 from gream.decoding.recommender import Recommendation
+from gream.serving import app as serve
 from tests.serving.conftest import Watched
 
 Ask = Callable[..., Any]
@@ -180,3 +185,60 @@ def test_the_evidence_cites_what_was_bought(recommender: Watched) -> None:
 
     chain = Chain("pens Blue Pen; tents Old Tent", "Ink", "", "", "", well_formed=True)
     assert reason(chain, ["Old Tent", "Ink", "Blue Pen", ""]).cited == [0, 2]
+
+
+def test_a_full_queue_is_429_and_says_when_to_come_again(recommender: Watched) -> None:
+    config = serve.ServeConfig(run_dir="", max_queue=1)
+    recommender.gate = threading.Event()
+    with (
+        TestClient(serve.create_app(recommender, config), base_url="http://localhost") as client,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        asked = [
+            clients.submit(client.post, "/v1/recommendations", json={"history": ["item-3"]}) for _ in range(8)
+        ]
+        while sum(one.done() for one in asked) < 6:  # one is at work and one waits
+            time.sleep(0.01)
+        recommender.gate.set()
+        answers = [one.result() for one in asked]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == 6 and sum(answer.status_code == 200 for answer in answers) == 2
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+
+
+def test_a_service_that_is_too_slow_is_504(recommender: Watched) -> None:
+    config = serve.ServeConfig(run_dir="", max_seconds=0.05)
+    recommender.gate = threading.Event()
+    with TestClient(serve.create_app(recommender, config), base_url="http://localhost") as client:
+        response = client.post("/v1/recommendations", json={"history": ["item-3"]})
+        assert response.status_code == 504 and "within 0.05 s" in response.json()["detail"]
+        recommender.gate.set()
+
+
+def test_a_client_that_leaves_is_noticed_while_it_waits(recommender: Watched) -> None:
+    recommender.gate = threading.Event()
+    app = serve.create_app(recommender)
+    body = json.dumps({"history": ["item-3"], "mode": "reasoning"}).encode()
+    coming = [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if coming:
+            return coming.pop()
+        await asyncio.sleep(0.2)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def leave() -> None:
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/recommendations", "raw_path": b""}
+        scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+            assert recommender.gate
+            recommender.gate.set()
+
+    asyncio.run(asyncio.wait_for(leave(), 10))
+    assert sent[0]["status"] == 499 and recommender.groups == [1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,24 @@ def test_no_malformed_request_harms_a_good_one(
         assert refused <= {"400", "404", "405", "409", "413", "422", "cut off"} and len(refused) >= 4
     assert memory(service) < 1.1 * before + 20_000
     assert service.client.get("/health/ready").status_code == 200
+
+
+def test_changes_under_load_fail_no_request(service: Service, run_folder: Path, tmp_path: Path) -> None:
+    """Models are loaded again, items come, prices change: every answer is that of a whole run."""
+    good = [one for one in good_requests(run_folder) if not one["body"].get("exclude_seen", True)]
+    for one in good:  # new items must not get into these lists
+        known = sorted(Recommender.load(run_folder).catalogue.item_ids)
+        one["body"]["filters"] = {"allow": known}
+    with ThreadPoolExecutor(1) as attacking:
+        attack = attacking.submit(attacked, service, tmp_path, good, 400)
+        rounds = 0
+        while not attack.done():
+            item = {"item_id": f"new-{rounds}", "title": "Blue Hose"}
+            assert service.client.post("/v1/items", json={"items": [item]}).status_code == 200
+            assert service.client.post("/v1/reload").status_code == 200
+            change = {"price": float(rounds)}
+            assert service.client.patch(f"/v1/items/new-{rounds}", json=change).json()["price"] == rounds
+            rounds += 1
+        found = attack.result()
+    assert rounds >= 3 and found["wrong"] == []
+    assert {status for status in found["statuses"] if status.startswith("good")} == {"good 200"}
