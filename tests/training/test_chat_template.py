@@ -77,6 +77,9 @@ class Recorded:
         self.prompts += prompts
         return self.backend.start(prompts, **options)
 
+    def close(self) -> None:
+        self.backend.close()
+
 
 @pytest.fixture
 def recorded(model_and_tokenizer: tuple[Any, Any]) -> Recorded:
