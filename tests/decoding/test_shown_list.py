@@ -86,11 +86,11 @@ def test_the_document_holds_everything_in_plain_ascii() -> None:
         "history": [{"item_id": "x1", "title": "Ink"}, {"item_id": "x2", "title": HOSTILE}],
         "recommendations": [
             {"rank": 1, "item_id": "p1", "title": "Printer", "name": "<a_0>", "logp": -0.5, "score": None,
-             "chain": None},
+             "chain": None, "chain_number": None},
             {"rank": 3, "item_id": "p3", "title": HOSTILE, "name": "<a_2>", "logp": -4.0, "score": 0.75,
              "chain": {"evidence": "ink was bought", "preference": "office",
                        "intent": "after ink comes paper", "recommendation": "paper",
-                       "rewritten_history": "Printer", "well_formed": True}},
+                       "rewritten_history": "Printer", "well_formed": True}, "chain_number": None},
         ],
         "seconds": 0.25,
     }  # fmt: skip

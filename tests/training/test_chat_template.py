@@ -139,7 +139,7 @@ def test_the_service_asks_what_was_trained(
     from gream.serving.app import create_app
 
     body = {"history": [recommender.catalogue.item_ids[i] for i in HISTORY], "k": 4, "mode": mode}
-    with TestClient(create_app(recommender)) as client:
+    with TestClient(create_app(recommender), base_url="http://localhost") as client:
         assert client.post("/v1/recommendations", json=body).status_code == 200
     trained = fed(
         row_of(mode, prompter, recommender.catalogue),
