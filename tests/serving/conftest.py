@@ -96,7 +96,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "2-text": {"data": "data", "output": "text"},
         "3-embed": {"data": "data", "text": "text", "output": "embeddings", "dim": 16},
         "4-sids": {"data": "data", "embeddings": "embeddings", "output": "sids", "codebook_size": 8},
-        "5-vocab": {"sids": "sids", "text": "text", "output": "base", "hidden_size": 16, "num_layers": 1},
+        "5-vocab": {
+            "sids": "sids",
+            "text": "text",
+            "output": "base",
+            "hidden_size": 64,
+            "num_layers": 1,
+            "num_heads": 2,
+        },
         "6-evaluate": {"data": "data", "sids": "sids", "model": "base", "output": "evaluation"}
         | {"reasoning": False, "max_users": 5},
     }
