@@ -103,8 +103,10 @@ async def attack(address: str, plan: dict[str, Any]) -> dict[str, Any]:
                 response = await client.request(
                     *request[:2], content=request[2], headers={"Content-Type": "application/json"}
                 )
-            except httpx2.WriteError:  # refused while a large body was still being sent
-                statuses["bad cut off"] += 1
+            except (httpx2.WriteError, httpx2.ReadError):
+                if not bad:
+                    raise
+                statuses["bad cut off"] += 1  # refused while a large body was still being sent
                 continue
             statuses[f"{'bad' if bad else 'good'} {response.status_code}"] += 1
             if not bad:
