@@ -152,7 +152,7 @@ class Batcher:
         until = time.monotonic() + self.wait
         while len(self._queue) < self.max_batch and self.others_coming(len(self._queue)):
             left = until - time.monotonic()
-            if left <= 0 or self._running:  # with one worker none runs here; with several none waits long
+            if left <= 0:
                 break
             await asyncio.sleep(min(left, 0.001))
         if not self._queue:  # all of them left meanwhile

@@ -9,6 +9,7 @@ of their own. Of three turns the fastest counts.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gream.cli import main
 from gream.decoding.recommender import Recommender
 from tests.benchmarks.figures import figure, other_process
 from tests.serving.live import Service
 
 CLIENTS, REQUESTS, TURNS = 32, 192, 3
+THREADS = len(os.sched_getaffinity(0))  # of torch, in the loop and in the service
 STAGES: dict[str, dict[str, Any]] = {
     "1-data": {"output": "data", "source": "simulator", "num_items": 400, "num_customers": 600},
     "2-text": {"data": "data", "output": "text"},
@@ -38,7 +42,7 @@ def measure() -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder))
         loop = other_process("bench_serving", str(Path(folder) / "run"))["seconds"]
-        service = Service(Path(folder) / "run")
+        service = Service(Path(folder) / "run", threads=THREADS)
         try:
             one = fastest(service, Path(folder), clients=1)
             many = fastest(service, Path(folder), clients=CLIENTS)
@@ -72,6 +76,7 @@ def make_run(folder: Path) -> None:
 
 def in_a_loop(run: Path) -> float:
     """Seconds for all requests, one call after the other."""
+    torch.set_num_threads(THREADS)
     recommender = Recommender.load(run)
     histories = json.loads((run / "histories.json").read_text())
     found = []

@@ -16,13 +16,13 @@ import httpx2
 class Service:
     """A service over a run, on a free port of the loopback."""
 
-    def __init__(self, run: Path, **settings: str) -> None:
+    def __init__(self, run: Path, *, threads: int = 1, **settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "gream.cli", "serve", str(run), "--port", str(port)]
         variables = {f"GREAM_SERVE_{name.upper()}": value for name, value in settings.items()}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
         self.process = subprocess.Popen(command, env=environment)
         self.client = httpx2.Client(base_url=self.address, timeout=60)
         while not self._answers():
