@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from gream.serving.catalogue_schema import (
     NewItems,
     Service,
 )
-from gream.serving.desk import Desk, in_thread, titles_of
+from gream.serving.desk import Desk, titles_of
 from gream.serving.mistakes import described
 from gream.serving.schema import ItemReference
 from gream.serving.shop import Loaded
@@ -38,7 +39,7 @@ def add_catalogue_routes(app: FastAPI, desk: Desk) -> None:
     ) -> ItemList:
         """Find items by the words of their title, brand and categories, the best first."""
         loaded = shop.current
-        found = await in_thread(lambda: loaded.search.find(query, limit))
+        found = await asyncio.to_thread(lambda: loaded.search.find(query, limit))
         return ItemList(items=[describe(loaded.recommender, item) for item in found])
 
     @app.get("/v1/items/{item_id:path}", responses=described(401, 404))
@@ -68,19 +69,19 @@ def add_change_routes(app: FastAPI, desk: Desk) -> None:
     async def change(item_id: str, body: ItemChange) -> Item:
         """Change the price of an item, or whether it is recommended, from the next request on."""
         _known(shop.current, item_id)
-        await in_thread(shop.change, item_id, body.model_dump(exclude_none=True))
+        await asyncio.to_thread(shop.change, item_id, body.model_dump(exclude_none=True))
         return _known(shop.current, item_id)
 
     @app.post("/v1/items", responses=described(401, 409, 413, 422))
     async def add(body: NewItems) -> ItemList:
         """Name items that came later and recommend them from now on; nothing is trained for it."""
-        await in_thread(shop.add, [item.model_dump(exclude_none=True) for item in body.items])
+        await asyncio.to_thread(shop.add, [item.model_dump(exclude_none=True) for item in body.items])
         return ItemList(items=[_known(shop.current, item.item_id) for item in body.items])
 
     @app.post("/v1/reload", responses=described(401, 409))
     async def reload() -> Service:
         """Serve what the run's folder holds now: another model, other names, other purchases."""
-        return describe_service(await in_thread(shop.reload))
+        return describe_service(await asyncio.to_thread(shop.reload))
 
 
 def describe_service(loaded: Loaded) -> Service:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +32,16 @@ Result = TypeVar("Result")
 CLIENT_LEFT = 499  # as nginx calls it; nobody reads the answer
 
 
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """A request that can be answered, and the run that answers it."""
+
+    request: RecommendationRequest
+    recommender: Recommender
+    history: Sequence[str]
+    question: Question
+
+
 @dataclass(frozen=True)
 class Desk:
     """Where requests are taken."""
@@ -41,22 +51,40 @@ class Desk:
     metrics: Metrics
     seconds: float  # longest wait for an answer
 
-    async def answer(
-        self, request: RecommendationRequest, watch: Watch | None = None
-    ) -> RecommendationAnswer:
-        """Answer one request.
+    def take(self, request: RecommendationRequest) -> Taken:
+        """Check a request, and tie it to the run that is served now.
 
         Raises:
             InputError: an unknown item or user, or what the recommender cannot do.
+        """
+        recommender = self.shop.current.recommender
+        given = "history" in request.model_fields_set
+        history = request.history if given else recommender.history_of(request.user_id)
+        question = recommender.ask(
+            history,
+            request.k,
+            request.mode,
+            num_chains=request.num_chains,
+            num_beams=request.num_beams,
+            expand_width=request.expand_width,
+            exclude_seen=request.exclude_seen,
+            filters=_filters(request),
+            seed=request.seed,
+        )
+        return Taken(request, recommender, history, question)
+
+    async def answer(self, taken: Taken, watch: Watch | None = None) -> RecommendationAnswer:
+        """Answer a request by the run that it is tied to.
+
+        Raises:
             HTTPException: 429 where too many wait, 408 and 504 where the time is over.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        recommender = self.shop.current.recommender
-        history, question = asked(recommender, request)
+        request = taken.request
         seconds = min(request.timeout or self.seconds, self.seconds)
         try:
-            found = await self.batcher.ask(recommender, question, seconds, watch)
+            found = await self.batcher.ask(taken.recommender, taken.question, seconds, watch)
         except QueueFullError as error:
             raise HTTPException(
                 429,
@@ -69,39 +97,12 @@ class Desk:
             told_so = f"There was no answer within {seconds:g} s; ask for less, or give it more time."
             raise HTTPException(status, told_so) from error
         self.metrics.recommended.labels(request.mode).inc()
-        return told(recommender, request, history, found, loop.time() - started)
+        return told(taken, found, loop.time() - started)
 
 
-def asked(recommender: Recommender, request: RecommendationRequest) -> tuple[list[str], Question]:
-    """Turn a request into a question; returns the history too.
-
-    Raises:
-        InputError: as `Recommender.ask` and `Recommender.history_of`.
-    """
-    given = "history" in request.model_fields_set
-    history = request.history if given else recommender.history_of(request.user_id)
-    question = recommender.ask(
-        history,
-        request.k,
-        request.mode,
-        num_chains=request.num_chains,
-        num_beams=request.num_beams,
-        expand_width=request.expand_width,
-        exclude_seen=request.exclude_seen,
-        filters=_filters(request),
-        seed=request.seed,
-    )
-    return history, question
-
-
-def told(
-    recommender: Recommender,
-    request: RecommendationRequest,
-    history: Sequence[str],
-    answer: Answer,
-    seconds: float,
-) -> RecommendationAnswer:
+def told(taken: Taken, answer: Answer, seconds: float) -> RecommendationAnswer:
     """Put an answer into the words of the interface."""
+    request, recommender, history = taken.request, taken.recommender, taken.history
     titles = titles_of(recommender, history)
     search = recommender.tree(answer) if request.explain else None
     return RecommendationAnswer(
@@ -165,11 +166,6 @@ async def unless_left(request: Request, work: Awaitable[Result]) -> Result:
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def in_thread(work: Callable[..., Result], *given: object) -> Result:
-    """Do slow work beside the event loop."""
-    return await asyncio.to_thread(work, *given)
 
 
 def refusal(error: EngineUnavailable | InputError | HTTPException) -> str:

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from gream.errors import EngineUnavailable, InputError
-from gream.serving.desk import Desk, asked, reason, refusal, titles_of, unless_left
+from gream.serving.desk import Desk, Taken, reason, refusal, titles_of, unless_left
 from gream.serving.mistakes import described
 from gream.serving.schema import (
     BatchAnswer,
@@ -48,7 +48,7 @@ def add_recommendation_routes(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/recommendations", responses=described(401, 404, 408, 409, 413, 422, 429, 503, 504))
     async def recommend(body: RecommendationRequest, request: Request) -> RecommendationAnswer:
         """Recommend items that follow a history, best first."""
-        return await unless_left(request, desk.answer(body))
+        return await unless_left(request, desk.answer(desk.take(body)))
 
     @app.post("/v1/recommendations/batch", responses=described(401, 413, 422))
     async def recommend_batch(body: BatchRequest, request: Request) -> BatchAnswer:
@@ -56,7 +56,7 @@ def add_recommendation_routes(app: FastAPI, desk: Desk) -> None:
 
         async def one(wanted: RecommendationRequest) -> RecommendationAnswer | Mistake:
             try:
-                return await desk.answer(wanted)
+                return await desk.answer(desk.take(wanted))
             except (EngineUnavailable, InputError, HTTPException) as error:
                 return Mistake(detail=refusal(error))
 
@@ -70,23 +70,22 @@ def add_recommendation_routes(app: FastAPI, desk: Desk) -> None:
     )
     async def recommend_stream(body: RecommendationRequest) -> StreamingResponse:
         """Recommend, and send the reasoning as it is written, as server-sent events."""
-        asked(desk.shop.current.recommender, body)  # a mistake is a 4xx, not an event
+        taken = desk.take(body)  # a mistake is a 4xx, not an event
         return StreamingResponse(
-            _events(desk, body), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            _events(desk, taken), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
 
-async def _events(desk: Desk, body: RecommendationRequest) -> AsyncIterator[str]:
+async def _events(desk: Desk, taken: Taken) -> AsyncIterator[str]:
     """Send the chains so far, whenever they grew, then the answer."""
     written: dict[int, list[int]] = {}  # the newest tokens of every chain, put here by the worker's thread
-    recommender = desk.shop.current.recommender
-    titles = titles_of(recommender, asked(recommender, body)[0])
-    work = asyncio.ensure_future(desk.answer(body, lambda number, tokens: _keep(written, number, tokens)))
+    titles = titles_of(taken.recommender, taken.history)
+    work = asyncio.ensure_future(desk.answer(taken, lambda number, tokens: _keep(written, number, tokens)))
     sent: dict[int, int] = {}
     try:
         while not work.done():
             await asyncio.wait({work}, timeout=PAUSE)
-            for event in _grown(recommender, titles, written, sent):
+            for event in _grown(taken.recommender, titles, written, sent):
                 yield event
         try:
             yield _event("answer", work.result())
