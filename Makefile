@@ -11,8 +11,8 @@ export OMP_WAIT_POLICY := PASSIVE
 export PYTHON
 
 help:
-	@echo "make demo    the whole road on a simulated shop: data to recommendations, about 10 minutes"
-	@echo "make test    the tests, about 8 minutes on two cores"
+	@echo "make demo    the whole road on a simulated shop: data to recommendations, 10 to 16 minutes"
+	@echo "make test    the tests on two workers, 8 to 15 minutes"
 	@echo "make bench   every measured claim beside its bar, in bench.json; about half an hour"
 	@echo "make ablation  what each part is worth on two real sets; hours (recipes/ablation/README.md)"
 	@echo "make lint    ruff and mypy"
