@@ -7,7 +7,8 @@ Map of the room:
   written here and nowhere else; `beams.py` has what it holds: ties, padding, the merge of equal paths.
 - `guidance.py`: what may steer the search (`PathScorer`, `PathPruner`).
 - `path_scorer.py`: the PROMISE scorer's network; `history_encoder.py` is the context of its own,
-  `copurchases.py` what it counts, `scorer_shape.py` and `scorer_file.py` what is stored.
+  `scorer_context.py` what it knows of a user, `evidence.py` what it makes of the neighbours of a history
+  (`neighbours.py`), `scorer_shape.py` and `scorer_file.py` what is stored.
 - `consistency.py`: REG4Rec's pruning of paths whose codes contradict each other.
 - `torch_backend.py`: the engine on a transformers model; the beams of a user are positions of its one row;
   `writer.py` writes its free text.

@@ -17,7 +17,8 @@ Differs from the paper (all ours):
   generator's heads), and neither output projection nor dropout;
 - the logit is the MLP's output plus the affinity of user and path: the inner product of row and the user's
   last state, a learned bias by depth and age for every purchase below the path, so that coming back to a
-  shelf can count for it and buying the same again against it, and what others bought nearby (`copurchases`).
+  shelf can count for it and buying the same again against it, and what the neighbours of the history say:
+  items that others bought nearby, and items that read alike (`evidence`).
 
 Legend: B users, W paths, T states of a context, M purchases, L codebooks, N items, V valid prefixes of a
 level, D hidden size, P = D / 2 size of the block, H width of the policy.
@@ -26,7 +27,6 @@ level, D hidden size, P = D / 2 size of the block, H width of the policy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,24 +34,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gream.decoding.backend import Session
-from gream.decoding.copurchases import CoPurchases, Evidence, HeldOut
+from gream.decoding.evidence import Evidence, NeighbourEvidence
 from gream.decoding.history_encoder import HistoryEncoder, age_bias
+from gream.decoding.neighbours import HeldOut
+from gream.decoding.scorer_context import ScorerContext
 from gream.decoding.scorer_shape import ScorerShape
 from gream.errors import InputError
 from gream.semantic_ids.constraint import TrieConstraint
-
-
-@dataclass(frozen=True)
-class ScorerContext:
-    """Encoded histories of B users: what every path of a user is scored against."""
-
-    keys: Tensor  # (B, T, P)
-    values: Tensor  # (B, T, P)
-    bias: Tensor  # (B, T), -inf where the user has no state
-    state: Tensor  # (B, D)
-    bought: Tensor  # (B, M, L) nodes of the prefixes of the purchases
-    returns: Tensor  # (B, M, L) what a purchase adds to the paths above it, 0 where there is none
-    evidence: Evidence | None = None  # of a scorer that counts co-purchases
 
 
 class PrefixPathScorer(nn.Module):
@@ -89,8 +78,11 @@ class PrefixPathScorer(nn.Module):
             self.path_ages = nn.Embedding(shape.max_history + 1, 1)
         # biases by age 0..max_history - 1, 0 is the newest purchase; the encoder's start state has the last
         self.return_ages = nn.Embedding(shape.max_history + 1, constraint.depth)
-        if shape.neighbours:
-            self.copurchases = CoPurchases(constraint, shape.max_history, shape.neighbours)
+        self.evidence = nn.ModuleDict()
+        for name, most in (("copurchases", shape.neighbours), ("lookalikes", shape.lookalikes)):
+            if most:
+                stored = name == "lookalikes"
+                self.evidence[name] = NeighbourEvidence(constraint, shape.max_history, most, stored=stored)
         self.state = nn.Linear(size, size, bias=False)
         self.path = nn.Sequential(nn.RMSNorm(size), nn.Linear(size, size // 2, bias=False))
         self.query = nn.Linear(size // 2, size // 2, bias=False)
@@ -107,6 +99,11 @@ class PrefixPathScorer(nn.Module):
     def reads_states(self) -> bool:
         """Whether the context is the policy's: `context` then asks the session for its states."""
         return self.shape.policy_size > 0
+
+    @property
+    def sources(self) -> dict[str, NeighbourEvidence]:
+        """The tables of neighbours that it looks into by name, in the order of a context's evidence."""
+        return dict(self.evidence.items())  # type: ignore[arg-type]
 
     def level_rows(self, level: int) -> Tensor:
         """Return the rows of all valid prefixes of one level: (V, D)."""
@@ -206,9 +203,9 @@ class PrefixPathScorer(nn.Module):
         inner = context.state @ self.level_rows(level).T
         below = context.bought[:, :, level] - self.level_nodes[level].start
         affinities = inner.scatter_add(1, below, context.returns[:, :, level])
-        if context.evidence is None:
-            return affinities
-        return affinities + self.copurchases.level(context.evidence, level)
+        for source, evidence in zip(self.sources.values(), context.evidence, strict=True):
+            affinities = affinities + source.level(evidence, level)
+        return affinities
 
     def score(self, context: object, level: int, nodes: Tensor) -> Tensor:
         """Give one logit to every path, for inference: `logits` without a graph.
@@ -227,8 +224,8 @@ class PrefixPathScorer(nn.Module):
             again = context.bought[:, None, :, level] == nodes[:, :, None]  # (B, W, M)
             returns = torch.where(again, context.returns[:, None, :, level], 0.0).sum(dim=2)
             affinities = (rows @ context.state[:, :, None]).squeeze(-1) + returns
-            if context.evidence is not None:
-                affinities = affinities + self.copurchases.of_nodes(context.evidence, level, nodes)
+            for source, evidence in zip(self.sources.values(), context.evidence, strict=True):
+                affinities = affinities + source.of_nodes(evidence, level, nodes)
             paths = self.path(rows)
             return self._judged(context, paths, self.query(paths), affinities, nodes)
 
@@ -271,10 +268,9 @@ class PrefixPathScorer(nn.Module):
         found: Tensor = self.return_ages(ages.clamp(0, self.shape.max_history))
         return found.masked_fill(ages[..., None] < 0, 0.0)
 
-    def _evidence(self, items: Tensor, counts: Tensor, held_out: HeldOut | None) -> Evidence | None:
-        if not self.shape.neighbours:
-            return None
-        return self.copurchases.evidence(items, _ages(counts, items.shape[1]), held_out)
+    def _evidence(self, items: Tensor, counts: Tensor, held_out: HeldOut | None) -> tuple[Evidence, ...]:
+        ages = _ages(counts, items.shape[1])
+        return tuple(source.evidence(items, ages, held_out) for source in self.sources.values())
 
     def _initialise(self) -> None:
         """Small rows, no age bias, and an MLP that starts at 0: a plain inner product at first."""

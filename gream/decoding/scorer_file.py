@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
+from gream.decoding.neighbours import copurchased
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_shape import ScorerShape
 from gream.errors import InputError
@@ -35,6 +37,8 @@ def load_scorer(
     folder: Path, names: Names, purchases: Sequence[np.ndarray] | None = None
 ) -> PrefixPathScorer:
     """Read a scorer for inference; it goes on with items that were named after it was trained.
+
+    Those have no lookalikes until `gream prm` is run again.
 
     Args:
         folder: what `gream prm` wrote.
@@ -64,11 +68,13 @@ def load_scorer(
         raise older
     if len(known) < len(names):
         weights["rows.weight"] = _rows_of_more_names(weights["rows.weight"], known, scorer.item_nodes)
+        for name in weights.keys() & {"evidence.lookalikes.neighbours", "evidence.lookalikes.strengths"}:
+            weights[name] = F.pad(weights[name], (0, 0, 0, len(names) - len(known)))
     scorer.load_state_dict(weights)
     if scorer.shape.neighbours:
         if purchases is None:
             raise InputError(f"The path scorer in {folder} counts co-purchases; give it the purchases.")
-        scorer.copurchases.count(purchases)
+        scorer.sources["copurchases"].fill(copurchased(purchases, len(names), scorer.shape.neighbours))
     return scorer.eval().requires_grad_(False)
 
 

@@ -13,7 +13,8 @@ class ScorerShape:
 
     `max_history` is the number of newest purchases that it looks at. `policy_size` is the width of the
     policy's hidden states that it reads; 0 is an encoder of its own, the only user of layers and heads.
-    `neighbours` is how many neighbours of a purchase count as evidence; 0 is none.
+    `neighbours` is how many items that others bought near a purchase count as evidence, `lookalikes` how many
+    that read like it; 0 is none.
     """
 
     hidden_size: int = 64
@@ -23,13 +24,15 @@ class ScorerShape:
     max_history: int = 50
     policy_size: int = 0
     neighbours: int = 0
+    lookalikes: int = 0
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_layers", "num_heads", "max_history"):
             if getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}; a path scorer needs at least 1.")
-        if self.neighbours < 0:
-            raise InputError(f"`neighbours` is {self.neighbours}; give at least 0.")
+        for name in ("neighbours", "lookalikes"):
+            if getattr(self, name) < 0:
+                raise InputError(f"`{name}` is {getattr(self, name)}; give at least 0.")
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"`dropout` is {self.dropout}; give a share from 0 to less than 1.")
         if self.hidden_size % self.num_heads or self.hidden_size % 2:

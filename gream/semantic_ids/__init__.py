@@ -5,7 +5,8 @@ In the order of the work:
     item_text.py       stage `text`: one text for each item
     embed.py           stage `embed`: one vector for each item, from text (tfidf.py; encoder.py, pooling.py,
                        encoding.py) and purchases (collaborative.py), joined in vectors.py; evidence.py says
-                       at which weight they predict best; new_items.py embeds what comes later
+                       at which weight they predict best; new_items.py embeds what comes later;
+                       embeddings_file.py reads what was written
     build.py           stage `sids`: codes and names
       quantiser.py       what every fitted quantiser can do
       residual.py        residual k-means (kmeans.py), plain or balanced

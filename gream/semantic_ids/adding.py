@@ -29,7 +29,8 @@ from gream.errors import InputError
 from gream.semantic_ids.build import STAGE, SidsConfig, codebook_sizes, fit
 from gream.semantic_ids.collisions import name_new_items, unique_names
 from gream.semantic_ids.constraint_file import save_constraint
-from gream.semantic_ids.embed import load_embeddings, require_finite
+from gream.semantic_ids.embed import require_finite
+from gream.semantic_ids.embeddings_file import load_embeddings
 from gream.semantic_ids.item_text import STAGE as TEXT_STAGE
 from gream.semantic_ids.item_text import item_texts
 from gream.semantic_ids.layout import Names, load_names, save_names

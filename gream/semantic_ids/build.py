@@ -22,7 +22,8 @@ from gream.errors import InputError
 from gream.semantic_ids import sids_report
 from gream.semantic_ids.collisions import unique_names
 from gream.semantic_ids.constraint_file import save_constraint
-from gream.semantic_ids.embed import load_collaborative, load_embeddings, require_finite
+from gream.semantic_ids.embed import require_finite
+from gream.semantic_ids.embeddings_file import load_collaborative, load_embeddings
 from gream.semantic_ids.index_file import means_of_codes, read_index
 from gream.semantic_ids.layout import Names, load_names, save_names
 from gream.semantic_ids.quantiser import Quantiser, SumQuantiser, encode, load_quantiser, save_quantiser

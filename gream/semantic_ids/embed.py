@@ -31,6 +31,7 @@ from gream.data.store import Catalogue, Interactions, load_catalogue, load_inter
 from gream.errors import InputError
 from gream.semantic_ids import evidence
 from gream.semantic_ids.collaborative import METHODS, als_vectors, ppmi_vectors
+from gream.semantic_ids.embeddings_file import COLLABORATIVE_FILE, EMBEDDINGS_FILE, STAGE, TEXT_VECTORS_FILE
 from gream.semantic_ids.encoding import Team, encode_resumable, find_team
 from gream.semantic_ids.evidence_plot import plot
 from gream.semantic_ids.item_text import load_item_text
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STAGE = "embed"
-EMBEDDINGS_FILE = "embeddings.npy"
-TEXT_VECTORS_FILE = "text.npy"
-COLLABORATIVE_FILE = "collaborative.npy"
 REPORT_FILE = "embeddings_report.json"
 PLOT_FILE = "evidence.png"
 TFIDF = "tfidf"
@@ -110,28 +107,6 @@ def run(config: EmbedConfig) -> None:
     if team.is_main:
         shutil.rmtree(resume, ignore_errors=True)
     team.wait()  # nobody reads the folder before it is there
-
-
-def load_embeddings(folder: Path) -> np.ndarray:
-    """Read the (N, D) float32 embeddings.
-
-    Raises:
-        InputError: the folder is not the output of `gream embed`.
-    """
-    artifacts.read_manifest(folder, stage=STAGE)
-    vectors: np.ndarray = np.load(folder / EMBEDDINGS_FILE, allow_pickle=False)
-    return vectors
-
-
-def load_collaborative(folder: Path) -> np.ndarray | None:
-    """Read the (N, D) float32 collaborative vectors, whatever their weight; None if none could be learnt.
-
-    Raises:
-        InputError: the folder is not the output of `gream embed`.
-    """
-    artifacts.read_manifest(folder, stage=STAGE)
-    file = folder / COLLABORATIVE_FILE
-    return np.load(file, allow_pickle=False) if file.is_file() else None
 
 
 def require_finite(vectors: np.ndarray, item_ids: Sequence[str], where: str) -> None:

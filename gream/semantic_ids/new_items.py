@@ -14,7 +14,8 @@ import numpy as np
 from gream import artifacts
 from gream.errors import InputError
 from gream.semantic_ids.collaborative import vectors_of_neighbours
-from gream.semantic_ids.embed import STAGE, TEXT_VECTORS_FILE, TFIDF, load_collaborative
+from gream.semantic_ids.embed import TFIDF
+from gream.semantic_ids.embeddings_file import STAGE, TEXT_VECTORS_FILE, load_collaborative
 from gream.semantic_ids.encoding import encode_texts
 from gream.semantic_ids.tfidf import load_text_space
 from gream.semantic_ids.vectors import fuse, normalised

@@ -11,7 +11,7 @@
 - `advantages`: how much better than its group a completion was; pure functions over tensors.
 - `refill`, `groups`: replace groups without a signal, and throw none with one away.
 - `validation`, `watch`, `run_log`, `srpo_report`: how good both modes are meanwhile, and what looks wrong.
-- `prm`: stage `prm`; trains the path scorer of `decoding.path_scorer` on valid prefixes.
+- `prm` (`prm_settings`): stage `prm`; trains the path scorer of `decoding.path_scorer` on valid prefixes.
 - `path_loss`: the scorer's loss: InfoNCE against valid prefixes at every depth.
 - `history_targets`, `policy_targets`: what the scorer learns from, with an encoder of its own or on a policy.
 

@@ -2,12 +2,12 @@
 
 In training a scorer becomes surer of its vectors than they deserve on new purchases, and trusts counts too
 little beside them. A handful of numbers mends it after training: one factor for all that was learnt, and
-gain and floor of the evidence at each depth. They are fitted by cross-entropy over all prefixes of a depth,
-on the validation cases that choose the epoch as well.
+gain and floor of every kind of evidence at each depth. They are fitted by cross-entropy over all prefixes of
+a depth, on the validation cases that choose the epoch as well.
 
 Source: ours; temperature scaling (Guo et al. 2017, arXiv 1706.04599) fits one such factor.
 
-Legend: B cases, L codebooks, V valid prefixes of a level.
+Legend: B cases, L codebooks, V valid prefixes of a level, S kinds of evidence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Level:
     """What is known of the cases at one depth."""
 
     learnt: Tensor  # (B, V) logits without the evidence
-    amounts: Tensor  # (B, V) what was counted
+    amounts: Tensor  # (B, S, V) what neighbours add up to
     true: Tensor  # (B,) column of the true prefix
 
 
@@ -45,25 +45,26 @@ def calibrate(
     """Fit factor, gains and floors in place; the factor is multiplied into the weights.
 
     Args:
-        scorer: a trained scorer that counts co-purchases.
+        scorer: a trained scorer with evidence of neighbours.
         targets: gives the contexts of the cases.
         cases: purchases that nothing was learnt from; as many of the first ones are used as `PAIRS` allows.
 
     Returns:
         The mean loss of a case, all depths added, before and after.
     """
-    evidence = scorer.copurchases
     levels = _look(scorer, targets, cases[: max(1, PAIRS // len(scorer.level_nodes[-1]))])
-    start = np.concatenate([[0.0], evidence.gains.tolist(), evidence.floors.tolist()])
-    bounds = [FACTOR] + [GAIN] * len(levels) + [FLOOR] * len(levels)
+    sources = list(scorer.sources.values())
+    start = np.concatenate([[0.0], *(part.tolist() for s in sources for part in (s.gains, s.floors))])
+    bounds = [FACTOR] + ([GAIN] * len(levels) + [FLOOR] * len(levels)) * len(sources)
     before = _loss(start, levels)[0]
     fit = minimize(_loss, start, args=(levels,), jac=True, method="L-BFGS-B", bounds=bounds)
     found = torch.tensor(fit.x, dtype=torch.float32)
     with torch.no_grad():
         for weight in (scorer.state.weight, scorer.return_ages.weight, *scorer.head[-1].parameters()):
             weight.mul_(found[0].exp())
-        evidence.gains.copy_(found[1 : len(levels) + 1])
-        evidence.floors.copy_(found[len(levels) + 1 :])
+        for source, (gains, floors) in zip(sources, found[1:].view(-1, 2, len(levels)), strict=True):
+            source.gains.copy_(gains)
+            source.floors.copy_(floors)
     return before, float(fit.fun)
 
 
@@ -71,18 +72,15 @@ def _loss(values: np.ndarray, levels: list[_Level]) -> tuple[float, np.ndarray]:
     """Give the mean loss of a case, all depths added, and its gradient.
 
     Args:
-        values: (1 + 2 L,) logarithm of the factor, gains, logarithms of the floors.
+        values: (1 + 2 S L,) logarithm of the factor; gains and logarithms of the floors of each evidence.
         levels: what is known of the cases.
     """
     given = torch.tensor(values, dtype=torch.float32, requires_grad=True)
-    gains, floors = given[1:].view(2, len(levels))
-    losses = [
-        F.cross_entropy(
-            given[0].exp() * level.learnt + gain * torch.log1p(level.amounts * (-floor).exp()), level.true
-        )
-        for level, gain, floor in zip(levels, gains, floors, strict=True)
-    ]
-    loss = torch.stack(losses).sum()
+    gains, floors = given[1:].view(-1, 2, len(levels), 1).unbind(1)  # (S, L, 1)
+    loss = torch.zeros(())
+    for place, level in enumerate(levels):
+        worth = gains[:, place] * torch.log1p(level.amounts * (-floors[:, place]).exp())  # (B, S, V)
+        loss = loss + F.cross_entropy(given[0].exp() * level.learnt + worth.sum(dim=1), level.true)
     [gradient] = torch.autograd.grad(loss, given)
     return loss.item(), gradient.double().numpy()
 
@@ -107,12 +105,13 @@ def _look_at_few(
     scorer: PrefixPathScorer, targets: HistoryTargets | PolicyTargets, cases: list[Case]
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     context = targets.contexts(scorer, cases)
-    assert context.evidence is not None
     true = scorer.item_nodes[torch.tensor([case.target for case in cases], device=scorer.item_nodes.device)]
     levels = []
     for level, valid in enumerate(scorer.level_nodes):
         nodes = torch.arange(valid.start, valid.stop, device=true.device).expand(len(cases), -1)
-        amounts = scorer.copurchases.amounts(context.evidence, level)
-        learnt = scorer.score(context, level, nodes) - scorer.copurchases.logits(amounts, level)
-        levels.append((learnt.clone(), amounts, true[:, level] - valid.start))
+        learnt, amounts = scorer.score(context, level, nodes).clone(), []
+        for source, evidence in zip(scorer.sources.values(), context.evidence, strict=True):
+            amounts.append(source.amounts(evidence, level))
+            learnt -= source.logits(amounts[-1], level)
+        levels.append((learnt, torch.stack(amounts, dim=1), true[:, level] - valid.start))
     return levels

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from gream.data.store import Case
-from gream.decoding.copurchases import FOLDS, HeldOut, Neighbours
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
+from gream.decoding.neighbours import FOLDS, HeldOut, Neighbours
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_context import ScorerContext
 from gream.training.path_loss import path_loss
 
 
@@ -46,7 +47,7 @@ class HistoryTargets:
         sequences: purchases of each user, oldest first.
         max_history: newest purchases that a target may look at.
         batch_size: windows of sequences in a batch.
-        tables: of `held_out_neighbours` of these sequences, for a scorer that counts co-purchases.
+        tables: of `held_out_copurchased` of these sequences, for a scorer that counts co-purchases.
     """
 
     trained: tuple[Any, ...] = ()  # no module beside the scorer

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_context import ScorerContext
 
 
 def path_loss(

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gream.data.store import Case
-from gream.decoding.copurchases import FOLDS, HeldOut, Neighbours
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
+from gream.decoding.neighbours import FOLDS, HeldOut, Neighbours
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_context import ScorerContext
 from gream.language.prompting import Prompter
 from gream.training.history_targets import batches_of_like_length
 from gream.training.path_loss import path_loss
@@ -51,7 +52,7 @@ class PolicyTargets:
         batch_size: targets in a batch.
         per_sequence: targets that a sequence gives in an epoch; all it has where those are fewer.
         train_policy: whether the losses reach the policy.
-        tables: of `held_out_neighbours` of these sequences, for a scorer that counts co-purchases.
+        tables: of `held_out_copurchased` of these sequences, for a scorer that counts co-purchases.
     """
 
     def __init__(

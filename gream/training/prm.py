@@ -5,8 +5,8 @@ purchase (`history_targets`), `policy` reads a policy's hidden states, after it 
 (`policy_targets`).
 
 Differs from the paper in (ours): the epoch with the best validation recall@10 of the scorer alone, ranking
-the whole catalogue, is kept; a scorer that counts co-purchases is calibrated after it. The paper gives no
-optimiser and no schedule.
+the whole catalogue, is kept; a scorer that looks at neighbours of the history is calibrated after it. The
+paper gives no optimiser and no schedule.
 
 Legend: B cases.
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gream import artifacts
-from gream.arguments import StageConfig, input_folder, option
 from gream.data.store import VALIDATION, Case, load_catalogue, load_interactions
-from gream.decoding.copurchases import held_out_neighbours
+from gream.decoding.neighbours import copurchased, held_out_copurchased, lookalikes
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import save_scorer
 from gream.decoding.scorer_shape import ScorerShape
@@ -37,72 +35,20 @@ from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.constraint import TrieConstraint
+from gream.semantic_ids.embeddings_file import load_text_vectors
 from gream.semantic_ids.layout import Names, load_names
 from gream.training.calibration import SCORED_AT_ONCE, calibrate
 from gream.training.history_targets import HistoryTargets
 from gream.training.policy_targets import PolicyTargets
+from gream.training.prm_settings import PrmConfig
 
 STAGE = "prm"
 REPORT_FILE = "prm_report.json"
 MODEL_FOLDER = "model"  # inside the output: the policy that was trained along
-CONTEXTS = ("own", "policy")
 
 logger = logging.getLogger(__name__)
 
 Targets = HistoryTargets | PolicyTargets
-
-
-@dataclass(kw_only=True)
-class PrmConfig(StageConfig):
-    """Settings of the stage `prm`."""
-
-    data: str = input_folder("data", doc="folder written by `gream data`")
-    sids: str = input_folder("sids", doc="folder written by `gream sids`")
-    model: str = input_folder("", doc="folder of the policy; needed by the context `policy`, and only there")
-    output: str = option("prm", doc="name of the folder that this stage writes inside run_dir")
-    context: str = option(
-        "own", doc="what paths attend to: an encoder of its `own`, or the `policy`'s states"
-    )
-    train_policy: bool = option(False, doc="train the policy along and write it as `model` inside the output")
-    hidden_size: int = option(64, doc="width of the scorer")
-    num_layers: int = option(1, doc="layers of the encoder of its own")
-    num_heads: int = option(2, doc="attention heads of the encoder of its own")
-    dropout: float = option(0.3, doc="dropout of history, attention and feed-forward")
-    max_history: int = option(50, doc="newest purchases that scorer and prompt look at")
-    neighbours: int = option(
-        0, doc="co-purchased items around each purchase that count as evidence for a path; 0: none"
-    )
-    num_negatives: int = option(16, doc="wrong prefixes against each true one, at every depth")
-    epochs: int = option(10, doc="passes over the training purchases")
-    targets_per_sequence: int = option(
-        4, doc="purchases of a user that are learned in an epoch, drawn at random; context `policy` only"
-    )
-    batch_size: int = option(128, doc="training sequences in a batch; targets with the context `policy`")
-    learning_rate: float = option(3e-3, doc="peak learning rate, falling to 0 along a cosine")
-    policy_learning_rate: float = option(3e-4, doc="the same of a policy that is trained along")
-    weight_decay: float = option(0.01, doc="weight decay of AdamW")
-    validation_users: int = option(
-        1000, doc="validation cases, drawn at random, that choose the epoch; 0: all"
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("num_negatives", "epochs", "targets_per_sequence", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"`{name}` is {getattr(self, name)}; give at least 1.")
-        for name in (
-            "neighbours", "learning_rate", "policy_learning_rate", "weight_decay", "validation_users",
-        ):  # fmt: skip
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` is {getattr(self, name)}; give at least 0.")
-        if self.context not in CONTEXTS:
-            raise InputError(f"`context` is {self.context!r}; give one of {', '.join(CONTEXTS)}.")
-        if (self.context == "policy") != bool(self.model):
-            raise InputError(
-                f"`context` is {self.context!r} and `model` is {self.model!r}, but the context `policy`, and "
-                "only that, reads a model; give both or none."
-            )
-        if self.train_policy and self.context != "policy":
-            raise InputError("`train_policy` trains what the scorer reads; set `context: policy` with it.")
 
 
 CONFIG = PrmConfig
@@ -131,11 +77,10 @@ def run(config: PrmConfig) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             scorer = PrefixPathScorer(TrieConstraint(names), _shape(config, policy))
-            if config.neighbours:
-                scorer.copurchases.count(sequences)
+            _look_up_neighbours(scorer, config, sequences)
             targets = _targets(config, sequences, names, policy, tokenizer)
             epochs = train(scorer, targets, cases, config)
-            if config.neighbours:
+            if scorer.sources:
                 draft.counts.update(_calibrated(scorer, targets, cases))
         save_scorer(draft.path, scorer, names)
         if config.train_policy:
@@ -245,13 +190,30 @@ def _shape(config: PrmConfig, policy: Any) -> ScorerShape:
         max_history=config.max_history,
         policy_size=policy.config.hidden_size if config.model else 0,
         neighbours=config.neighbours,
+        lookalikes=config.lookalikes,
     )
+
+
+def _look_up_neighbours(scorer: PrefixPathScorer, config: PrmConfig, sequences: list[np.ndarray]) -> None:
+    """Fill the tables that validation, and later serving, look into."""
+    num_items = len(scorer.item_nodes)
+    if config.neighbours:
+        scorer.sources["copurchases"].fill(copurchased(sequences, num_items, config.neighbours))
+    if config.lookalikes:
+        folder = config.locate("embeddings")
+        vectors = load_text_vectors(folder)
+        if len(vectors) != num_items:
+            raise InputError(
+                f"{folder} has {len(vectors):,} text vectors, but {config.locate('sids')} names "
+                f"{num_items:,} items; run `gream embed` again on this data."
+            )
+        scorer.sources["lookalikes"].fill(lookalikes(vectors, config.lookalikes))
 
 
 def _targets(
     config: PrmConfig, sequences: list[np.ndarray], names: Names, policy: Any, tokenizer: Any
 ) -> Targets:
-    tables = held_out_neighbours(sequences, len(names), config.neighbours) if config.neighbours else None
+    tables = held_out_copurchased(sequences, len(names), config.neighbours) if config.neighbours else None
     if not config.model:
         return HistoryTargets(sequences, config.max_history, config.batch_size, tables)
     return PolicyTargets(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from gream.decoding.backend import Session
 from gream.decoding.beam import Guide, beam_search
+from gream.decoding.neighbours import copurchased, lookalikes
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import SHAPE_FILE, WEIGHTS_FILE, load_scorer, save_scorer
 from gream.decoding.scorer_shape import ScorerShape
@@ -26,15 +27,19 @@ SHAPE = ScorerShape(hidden_size=8, num_layers=2, num_heads=2, dropout=0.2, max_h
 NUM_ITEMS = 24  # of the fixture `names`
 
 
-def new_scorer(names: Names, neighbours: int = 0) -> PrefixPathScorer:
+def new_scorer(names: Names, **most: int) -> PrefixPathScorer:
     """A scorer whose every weight matters: large random ones, also where training starts at zero."""
     torch.manual_seed(0)
-    scorer = PrefixPathScorer(TrieConstraint(names), replace(SHAPE, neighbours=neighbours))
+    scorer = PrefixPathScorer(TrieConstraint(names), replace(SHAPE, **most))
     for weight in scorer.parameters():
         torch.nn.init.normal_(weight, std=0.5)
-    if neighbours:
-        rng = np.random.default_rng(2)
-        scorer.copurchases.count([rng.integers(NUM_ITEMS, size=rng.integers(9)) for _ in range(40)])
+    rng = np.random.default_rng(2)
+    if "neighbours" in most:
+        bought = [rng.integers(NUM_ITEMS, size=rng.integers(9)) for _ in range(40)]
+        scorer.sources["copurchases"].fill(copurchased(bought, NUM_ITEMS, most["neighbours"]))
+    if "lookalikes" in most:
+        texts = rng.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+        scorer.sources["lookalikes"].fill(lookalikes(texts, most["lookalikes"]))
     return scorer.eval()
 
 
@@ -70,10 +75,10 @@ def test_a_score_equals_the_formula_written_out(scorer: PrefixPathScorer) -> Non
     torch.testing.assert_close(scorer.score(context, 1, torch.tensor([[node]]))[0, 0], expected)
 
 
-@pytest.mark.parametrize("neighbours", [0, 5])
+@pytest.mark.parametrize("most", [{}, {"neighbours": 5}, {"neighbours": 5, "lookalikes": 4}])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_what_is_served_equals_what_is_trained(names: Names, level: int, neighbours: int) -> None:
-    scorer = new_scorer(names, neighbours)
+def test_what_is_served_equals_what_is_trained(names: Names, level: int, most: dict[str, int]) -> None:
+    scorer = new_scorer(names, **most)
     context = scorer.context([[5, 9, 5], [], [1, 2, 3, 4, 5, 6, 7]])
     nodes = torch.tensor(scorer.level_nodes[level])
     drawn = nodes[torch.randint(len(nodes), (3, 9), generator=torch.Generator().manual_seed(level))]

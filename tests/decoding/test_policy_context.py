@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gream.decoding.beam import Guide, beam_search
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_context import ScorerContext
 from gream.decoding.scorer_file import load_scorer, save_scorer
 from gream.decoding.scorer_shape import ScorerShape
 from gream.decoding.torch_backend import TorchBackend

@@ -12,7 +12,7 @@ from gream import artifacts
 from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.errors import InputError
 from gream.semantic_ids.build import SidsConfig, codebook_sizes, load_codebooks, run
-from gream.semantic_ids.embed import EMBEDDINGS_FILE
+from gream.semantic_ids.embeddings_file import EMBEDDINGS_FILE
 from gream.semantic_ids.layout import SidLayout, load_names
 
 

@@ -12,7 +12,7 @@ from gream.data.store import Catalogue, Interactions, save_dataset
 from gream.errors import InputError
 from gream.semantic_ids.build import SidsConfig, run
 from gream.semantic_ids.comparison import compare, summary
-from gream.semantic_ids.embed import EMBEDDINGS_FILE
+from gream.semantic_ids.embeddings_file import EMBEDDINGS_FILE
 
 
 @pytest.fixture

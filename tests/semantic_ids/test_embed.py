@@ -15,13 +15,8 @@ from gream import artifacts
 from gream.data.store import TEST, TRAIN, VALIDATION, Catalogue, Interactions, save_dataset
 from gream.errors import InputError
 from gream.semantic_ids import embed, item_text
-from gream.semantic_ids.embed import (
-    EmbedConfig,
-    load_collaborative,
-    load_embeddings,
-    require_finite,
-    run,
-)
+from gream.semantic_ids.embed import EmbedConfig, require_finite, run
+from gream.semantic_ids.embeddings_file import load_collaborative, load_embeddings
 from gream.semantic_ids.tfidf import fit_text_space
 
 Prepare = Callable[[Path, Catalogue, Interactions], None]

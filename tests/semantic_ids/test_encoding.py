@@ -18,7 +18,8 @@ import torch
 from gream import artifacts
 from gream.data.store import Catalogue, Interactions
 from gream.semantic_ids import encoding
-from gream.semantic_ids.embed import EMBEDDINGS_FILE, EmbedConfig, run
+from gream.semantic_ids.embed import EmbedConfig, run
+from gream.semantic_ids.embeddings_file import EMBEDDINGS_FILE
 from gream.semantic_ids.encoding import Team, encode_resumable, encode_texts
 
 ROOT = Path(__file__).parents[2]

@@ -12,13 +12,8 @@ import pytest
 from gream.data.store import Catalogue, Interactions
 from gream.errors import InputError
 from gream.semantic_ids.collaborative import vectors_of_neighbours
-from gream.semantic_ids.embed import (
-    TEXT_VECTORS_FILE,
-    EmbedConfig,
-    load_collaborative,
-    load_embeddings,
-    run,
-)
+from gream.semantic_ids.embed import EmbedConfig, run
+from gream.semantic_ids.embeddings_file import TEXT_VECTORS_FILE, load_collaborative, load_embeddings
 from gream.semantic_ids.item_text import load_item_text
 from gream.semantic_ids.new_items import embed_new_items
 

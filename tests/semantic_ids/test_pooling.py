@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoTokenizer
 from gream import artifacts
 from gream.data.store import Catalogue, Interactions
 from gream.errors import InputError
-from gream.semantic_ids.embed import EmbedConfig, load_embeddings, run
+from gream.semantic_ids.embed import EmbedConfig, run
+from gream.semantic_ids.embeddings_file import load_embeddings
 from gream.semantic_ids.encoder import load_encoder
 from gream.semantic_ids.pooling import MeanPooling
 

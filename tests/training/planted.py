@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from gream.data.store import TEST, TRAIN, VALIDATION, Case, Interactions
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_context import ScorerContext
 from gream.decoding.scorer_shape import ScorerShape
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from gream.data.store import Case
+from gream.decoding.neighbours import copurchased
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.training import calibration
 from gream.training.calibration import calibrate
@@ -39,7 +40,7 @@ def scorer(sequences: list[np.ndarray]) -> PrefixPathScorer:
     scorer = new_scorer(grid_names(40), neighbours=6)
     for weight in (scorer.rows.weight, *scorer.head[-1].parameters()):
         torch.nn.init.normal_(weight, std=0.7)
-    scorer.copurchases.count([s[:-1] for s in sequences[:60]])
+    scorer.sources["copurchases"].fill(copurchased([s[:-1] for s in sequences[:60]], 40, 6))
     return scorer.eval()
 
 
@@ -72,7 +73,7 @@ def test_one_factor_is_multiplied_into_all_that_was_learnt(
         context = scorer.context([case.history.tolist() for case in cases])
         return [
             scorer.score(context, level, torch.tensor(valid).expand(len(cases), -1))
-            - scorer.copurchases.level(context.evidence, level)  # type: ignore[arg-type]
+            - scorer.sources["copurchases"].level(context.evidence[0], level)
             for level, valid in enumerate(scorer.level_nodes)
         ]
 
@@ -87,7 +88,7 @@ def test_one_factor_is_multiplied_into_all_that_was_learnt(
 def test_no_number_can_be_moved_to_a_better_place(scorer: PrefixPathScorer, cases: list[Case]) -> None:
     calibrate(scorer, TARGETS, cases)
     best = losses(scorer, cases)
-    for weight in (scorer.copurchases.gains, scorer.copurchases.floors):
+    for weight in (scorer.sources["copurchases"].gains, scorer.sources["copurchases"].floors):
         for level in range(3):
             for step in (-0.05, 0.05):
                 with torch.no_grad():
@@ -101,11 +102,11 @@ def test_memory_is_bounded_and_parts_are_equal_to_the_whole(
 ) -> None:
     def fitted(pairs: int, at_once: int) -> torch.Tensor:
         scorer = new_scorer(grid_names(40), neighbours=6)
-        scorer.copurchases.count(sequences[:60])
+        scorer.sources["copurchases"].fill(copurchased(sequences[:60], 40, 6))
         monkeypatch.setattr(calibration, "PAIRS", pairs)
         monkeypatch.setattr(calibration, "SCORED_AT_ONCE", at_once)
         calibrate(scorer, TARGETS, cases)
-        return scorer.copurchases.gains.detach()
+        return scorer.sources["copurchases"].gains.detach()
 
     whole = fitted(1 << 24, 1 << 16)
     torch.testing.assert_close(fitted(1 << 24, 3 * 40), whole, rtol=0.02, atol=0.02)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gream.data.store import VALIDATION, Case, Interactions
-from gream.decoding.path_scorer import PrefixPathScorer, ScorerContext
+from gream.decoding.path_scorer import PrefixPathScorer
+from gream.decoding.scorer_context import ScorerContext
 from gream.decoding.torch_backend import TorchBackend
 from gream.language.prompting import Prompter
 from gream.semantic_ids.layout import Names
@@ -41,7 +42,7 @@ def new_targets(
 
 def same(left: ScorerContext, right: ScorerContext) -> bool:
     pairs = zip(vars(left).values(), vars(right).values(), strict=True)
-    return all(a is b is None or torch.equal(a, b) for a, b in pairs)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b == () for a, b in pairs)
 
 
 def test_other_targets_leave_contexts_and_scores_bit_identical(

@@ -22,7 +22,7 @@ from gream.data.store import (
     load_interactions,
     save_dataset,
 )
-from gream.decoding.copurchases import CoPurchases
+from gream.decoding.neighbours import lookalikes
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import load_scorer
 from gream.errors import InputError
@@ -216,15 +216,48 @@ def test_co_purchases_are_counted_in_training_purchases_alone(
 ) -> None:
     """Serving counts all that is known, but the scorer that validation chooses must not know its answers."""
     seen: list[list[np.ndarray]] = []
-    count, held_out = CoPurchases.count, prm.held_out_neighbours
-    monkeypatch.setattr(CoPurchases, "count", lambda self, given: seen.append(given) or count(self, given))
-    monkeypatch.setattr(
-        prm, "held_out_neighbours", lambda given, *sizes: seen.append(given) or held_out(given, *sizes)
-    )
+    for name in ("copurchased", "held_out_copurchased"):
+        count = getattr(prm, name)
+        recorded = lambda given, *sizes, count=count: seen.append(given) or count(given, *sizes)  # noqa: E731
+        monkeypatch.setattr(prm, name, recorded)
     prm.run(replace(CONFIG, run_dir=str(run_dir), neighbours=3, epochs=1))
     assert len(seen) == 2
     for given in seen:
         assert [s.tolist() for s in given] == [s[:-2].tolist() for s in interactions.sequences]
+
+
+def save_texts(folder: Path, vectors: np.ndarray) -> None:
+    with artifacts.writing(folder, stage="embed", config={}, inputs={}, seed=0) as draft:
+        np.save(draft.path / "text.npy", vectors)
+
+
+def test_a_scorer_that_looks_at_texts_is_served_as_it_was_validated(run_dir: Path, names: Names) -> None:
+    interactions = load_interactions(run_dir / "data")
+    vectors = np.random.default_rng(0).normal(size=(len(names), 4)).astype(np.float32)
+    save_texts(run_dir / "embeddings", vectors)
+    config = replace(CONFIG, run_dir=str(run_dir), embeddings="embeddings", lookalikes=3, epochs=1)
+    prm.run(config)
+    counts = artifacts.read_manifest(run_dir / "prm").counts
+    scorer = load_scorer(run_dir / "prm", names)
+    assert torch.equal(scorer.sources["lookalikes"].neighbours.long(), lookalikes(vectors, 3).items)
+    ranks = prm.ranks_by_scorer(scorer, HistoryTargets([], 8, 32), interactions.cases(VALIDATION))
+    assert metrics.ndcg(ranks, 10) == pytest.approx(counts["calibrated ndcg@10"])
+    assert counts["calibration loss"] <= counts["calibration loss before"]
+
+
+def test_likeness_needs_the_texts_of_all_items(run_dir: Path, names: Names) -> None:
+    for settings in ({"lookalikes": 3}, {"embeddings": "embeddings"}):
+        with pytest.raises(InputError, match="give both or none"):
+            replace(CONFIG, **settings)
+    config = replace(CONFIG, run_dir=str(run_dir), embeddings="embeddings", lookalikes=3)
+    save_texts(run_dir / "embeddings", np.eye(len(names) - 1, dtype=np.float32))
+    with pytest.raises(
+        InputError, match=rf"has {len(names) - 1} text vectors, but .* names {len(names)} items"
+    ):
+        prm.run(config)
+    (run_dir / "embeddings" / "text.npy").unlink()
+    with pytest.raises(InputError, match="made without item texts"):
+        prm.run(config)
 
 
 @pytest.fixture

@@ -1,52 +1,31 @@
-"""Co-purchases as evidence for a path: what is bought near the items of a history, below every prefix.
+"""Evidence for a path: what the neighbours of the items of a history add up to below every prefix.
 
-The affinity of path and user in the path scorer comes from vectors that few purchases have shaped; a
-neighbourhood model that only counts knows better what follows a rare item. Here the counts are a feature
-of every prefix, and the scorer learns how much they are worth.
+The affinity of path and user in the path scorer comes from vectors that few purchases have shaped. A
+neighbourhood model that only counts knows better what follows a rare item, and texts know better what
+resembles an item that nobody has bought yet. Here such neighbours (`neighbours`) are features of every
+prefix, and the scorer learns how much they are worth.
 
-Source: ours; PROMISE (arXiv 2601.04674) gives its scorer no such feature. The counts are those of item kNN
-(`gream.data.copurchases`), its decay over the history is learned, and an amount e becomes
-gain log(1 + e / floor), with one gain and one floor for each depth.
+Source: ours; PROMISE (arXiv 2601.04674) gives its scorer no such feature. The decay over the history is
+learned, and an amount e becomes gain log(1 + e / floor), with one gain and one floor for each depth.
 
 Counts are no weights: they are not stored with a scorer but counted anew, from all purchases that are known,
-where one is loaded. In training a purchase must not find itself among them: users are dealt into folds, and
-each looks into counts of the other folds alone.
+where one is loaded. Likeness of texts does not change with purchases, and is stored.
 
 Legend: B users, S purchases, E = S M pairs of purchase and neighbour, M neighbours, W paths, L codebooks,
-N items, F folds, V valid prefixes of a level, P nodes of the trie.
+N items, V valid prefixes of a level, P nodes of the trie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gream.data.copurchases import similarity
+from gream.decoding.neighbours import HeldOut, Neighbours
 from gream.semantic_ids.constraint import TrieConstraint
-
-FOLDS = 10  # the counts that a training purchase looks into lack a tenth of the users
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The strongest neighbours of items: a table of N rows, or F of them, one below the other."""
-
-    items: Tensor  # (N, M) or (F N, M) int64
-    strengths: Tensor  # of the same shape, float32, 0 where an item has fewer
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What training looks into: for every user the table that was counted without the users of its fold."""
-
-    tables: Neighbours
-    folds: Tensor  # (B,) int64
 
 
 @dataclass(frozen=True)
@@ -57,30 +36,14 @@ class Evidence:
     amounts: Tensor  # (B, E) float32
 
 
-def neighbours(sequences: Sequence[np.ndarray], num_items: int, most: int) -> Neighbours:
-    """Count co-purchases, and keep of every item the `most` strongest neighbours, ties by lower item id."""
-    items, strengths = _strongest(similarity(sequences, num_items), most)
-    return Neighbours(torch.from_numpy(items), torch.from_numpy(strengths))
-
-
-def held_out_neighbours(sequences: Sequence[np.ndarray], num_items: int, most: int) -> Neighbours:
-    """Count F times, each time without the users of one fold; user u is in fold u % F."""
-    parts = [
-        neighbours([s for user, s in enumerate(sequences) if user % FOLDS != fold], num_items, most)
-        for fold in range(FOLDS)
-    ]
-    return Neighbours(
-        torch.cat([part.items for part in parts]), torch.cat([part.strengths for part in parts])
-    )
-
-
-class CoPurchases(nn.Module):
-    """Turns the counts around a history into a logit for every path.
+class NeighbourEvidence(nn.Module):
+    """Turns the neighbours of a history into a logit for every path.
 
     Args:
         constraint: the trie of the names.
         max_history: ages that have a weight of their own.
         most: neighbours of an item that count, M.
+        stored: whether the table belongs to the weights; if not, it is looked up anew where they are loaded.
     """
 
     item_nodes: Tensor
@@ -88,26 +51,26 @@ class CoPurchases(nn.Module):
     neighbours: Tensor
     strengths: Tensor
 
-    def __init__(self, constraint: TrieConstraint, max_history: int, most: int) -> None:
+    def __init__(self, constraint: TrieConstraint, max_history: int, most: int, *, stored: bool) -> None:
         super().__init__()
-        self.most = most
+        self.stored = stored
         self.starts = [constraint.level_nodes(level + 1).start for level in range(constraint.depth)]
         self.sizes = [len(constraint.level_nodes(level + 1)) for level in range(constraint.depth)]
         self.register_buffer("item_nodes", constraint.item_nodes.clone(), persistent=False)
         self.register_buffer("bounds", _leaf_bounds(constraint), persistent=False)
-        self.register_buffer("neighbours", torch.zeros(0, most, dtype=torch.int64), persistent=False)
-        self.register_buffer("strengths", torch.zeros(0, most), persistent=False)
+        size = len(constraint.item_nodes), most
+        self.register_buffer("neighbours", torch.zeros(size, dtype=torch.int32), persistent=stored)
+        self.register_buffer("strengths", torch.zeros(size), persistent=stored)
         self.ages = nn.Embedding(max_history, 1)  # logarithm of a purchase's weight by age, 0 is the newest
         self.gains = nn.Parameter(torch.ones(constraint.depth))
         self.floors = nn.Parameter(torch.full((constraint.depth,), -4.0))  # logarithms
         nn.init.zeros_(self.ages.weight)
         self.ages.weight.data[:, 0] -= np.log(2.0) * torch.arange(max_history)  # halved by every step back
 
-    def count(self, sequences: Sequence[np.ndarray]) -> None:
-        """Count the neighbours that serving looks at, in all purchases that are known."""
-        found = neighbours(sequences, len(self.item_nodes), self.most)
-        self.neighbours = found.items.to(self.bounds.device)
-        self.strengths = found.strengths.to(self.bounds.device)
+    def fill(self, found: Neighbours) -> None:
+        """Take the table that serving looks into, N rows."""
+        self.neighbours = found.items.to(self.neighbours)
+        self.strengths = found.strengths.to(self.strengths)
 
     def evidence(self, purchases: Tensor, ages: Tensor, held_out: HeldOut | None = None) -> Evidence:
         """Look the neighbours of purchases up.
@@ -115,10 +78,10 @@ class CoPurchases(nn.Module):
         Args:
             purchases: (B, S) item ids.
             ages: (B, S) steps back from the newest purchase; negative where there is no purchase.
-            held_out: tables for training; without it those of `count`.
+            held_out: tables for training; without it, and for a table that no purchase has entered, `fill`'s.
         """
         items, strengths, rows = self.neighbours, self.strengths, purchases
-        if held_out is not None:
+        if held_out is not None and not self.stored:
             items, strengths = held_out.tables.items, held_out.tables.strengths
             rows = purchases + held_out.folds[:, None] * len(self.item_nodes)
         weights = self.ages(ages.clamp(0, self.ages.num_embeddings - 1)).exp().squeeze(-1)
@@ -154,20 +117,6 @@ class CoPurchases(nn.Module):
     def logits(self, amounts: Tensor, level: int) -> Tensor:
         """Say what amounts below prefixes of a level are worth: the same shape."""
         return self.gains[level] * torch.log1p(amounts * (-self.floors[level]).exp())
-
-
-def _strongest(table: sparse.csr_array, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a sparse (N, N) table to (N, M) columns and values, strongest first; 0 where a row has fewer."""
-    table.sort_indices()
-    rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-    order = np.lexsort((table.indices, -table.data, rows))
-    places = np.arange(len(rows)) - table.indptr[rows]
-    kept = places < most
-    items = np.zeros((table.shape[0], most), dtype=np.int64)
-    strengths = np.zeros((table.shape[0], most), dtype=np.float32)
-    items[rows[kept], places[kept]] = table.indices[order][kept]
-    strengths[rows[kept], places[kept]] = table.data[order][kept]
-    return items, strengths
 
 
 def _leaf_bounds(constraint: TrieConstraint) -> Tensor:
