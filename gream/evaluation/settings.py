@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gream.arguments import StageConfig, input_folder, option
+from gream.decoding.engines import LOCAL_ENGINES
 from gream.decoding.recommend import Search
 from gream.errors import InputError
 
@@ -91,6 +92,11 @@ def report_searches(config: EvaluateConfig) -> dict[str, Search]:
     for name, least in (("batch_size", 1), ("max_users", 0)):
         if getattr(config, name) < least:
             raise InputError(f"{name} is {getattr(config, name)}; give at least {least}.")
+    if config.engine not in LOCAL_ENGINES:
+        raise InputError(
+            f"engine is {config.engine!r}; give one of {', '.join(LOCAL_ENGINES)}, which run the model on "
+            "this machine."
+        )
     if any(length < 1 for length in config.also_at):
         raise InputError(f"also_at holds {min(config.also_at)}; give lengths of at least 1.")
     if config.reasoning and config.choose == "best" and not config.scorer:
