@@ -96,8 +96,9 @@ class Desk:
             status = 408 if seconds < self.seconds else 504
             told_so = f"There was no answer within {seconds:g} s; ask for less, or give it more time."
             raise HTTPException(status, told_so) from error
-        self.metrics.recommended.labels(request.mode).inc()
-        return told(taken, found, loop.time() - started)
+        took = loop.time() - started
+        self.metrics.recommended.labels(request.mode).observe(took)
+        return told(taken, found, took)
 
 
 def told(taken: Taken, answer: Answer, seconds: float) -> RecommendationAnswer:

@@ -32,8 +32,12 @@ class Metrics:
             buckets=_SIZES,
             registry=self._registry,
         )
-        self.recommended = Counter(
-            "gream_recommendations", "Lists that were made, by mode", ["mode"], registry=self._registry
+        self.recommended = Histogram(
+            "gream_recommendation_seconds",
+            "Seconds from a good request to its list, in the queue and at work, by mode",
+            ["mode"],
+            buckets=_SECONDS,
+            registry=self._registry,
         )
 
     def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:

@@ -107,7 +107,10 @@ def test_what_happens_is_counted_by_route_and_never_by_what_a_client_wrote(recom
     assert 'gream_requests_total{route="/v1/items/{item_id:path}",status="200"} 1.0' in lines
     assert 'gream_requests_total{route="/v1/items/{item_id:path}",status="404"} 1.0' in lines
     assert 'gream_requests_total{route="unknown",status="404"} 1.0' in lines
-    assert 'gream_recommendations_total{mode="direct"} 2.0' in lines
+    assert 'gream_recommendation_seconds_count{mode="direct"} 2.0' in lines
+    assert 'gream_recommendation_seconds_bucket{le="+Inf",mode="direct"} 2.0' in lines
+    assert 'gream_request_seconds_count{route="/v1/recommendations"} 3.0' in lines
+    assert 'gream_request_seconds_bucket{le="60.0",route="/v1/recommendations"} 3.0' in lines
     assert "gream_batch_questions_count 2.0" in lines and "gream_items 24.0" in lines
     assert "gream_queue_questions 0.0" in lines
     assert "secret-path" not in text and "wp-admin" not in text
