@@ -20,7 +20,7 @@ class Prefix:
 
     codes: str  # the tokens of its codes, in the order of the codebooks
     kept: bool  # False: a pruner dropped it
-    items: tuple[int, ...]  # ranks, from 1, of the recommended items that it leads to
+    items: tuple[int, ...]  # ranks, from 1, of the recommended items that it leads to; of a pruned one none
 
 
 def search_tree(answer: Answer, constraint: Constraint) -> list[list[Prefix]]:
@@ -54,7 +54,8 @@ def _united(nodes: list[np.ndarray]) -> np.ndarray:
 def _prefix(constraint: Constraint, level: int, node: int, items: np.ndarray, kept: bool) -> Prefix:
     codes = _path(constraint, level, node)
     of_items = constraint.names.codes[items]
-    leads = np.all([of_items[:, book] == code for book, code in codes.items()], axis=0)
+    # What a pruned set of unordered codes is part of was found another way.
+    leads = kept & np.all([of_items[:, book] == code for book, code in codes.items()], axis=0)
     token = constraint.names.layout.token
     spelled = "".join(token(book, code) for book, code in codes.items())
     return Prefix(spelled, kept, tuple(int(rank) + 1 for rank in np.flatnonzero(leads)))
