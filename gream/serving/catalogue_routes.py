@@ -13,6 +13,8 @@ from gream.errors import NotFoundError
 from gream.serving.catalogue_schema import (
     Customer,
     CustomerList,
+    FilterName,
+    FilterNameList,
     Item,
     ItemChange,
     ItemList,
@@ -20,8 +22,9 @@ from gream.serving.catalogue_schema import (
     Service,
 )
 from gream.serving.desk import Desk, titles_of
+from gream.serving.filter_names import Named
 from gream.serving.mistakes import described
-from gream.serving.schema import ItemReference
+from gream.serving.schema import ItemReference, RawId
 from gream.serving.shop import Loaded
 
 if TYPE_CHECKING:
@@ -29,18 +32,41 @@ if TYPE_CHECKING:
 
 
 def add_catalogue_routes(app: FastAPI, desk: Desk) -> None:
-    """Add the routes under /v1/items, /v1/customers and /v1/service."""
+    """Add the routes under /v1/items, /v1/filters, /v1/customers and /v1/service."""
     shop = desk.shop
 
-    @app.get("/v1/items", responses=described(401, 422))
+    @app.get("/v1/items", responses=described(401, 404, 422))
     async def items(
-        query: Annotated[str, Query(max_length=1000, description="words; the last one may be unfinished")],
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        query: Annotated[str, Query(max_length=1000, description="words; the last may be unfinished")] = "",
+        ids: Annotated[
+            list[RawId], Query(max_length=100, description="item ids, each as an `ids` of its own")
+        ] = [],  # noqa: B006 - fastapi makes a new one for each request
+        limit: Annotated[int, Query(ge=1, le=100, description="most items, but for `ids`")] = 20,
     ) -> ItemList:
-        """Find items by the words of their title, brand and categories, the best first."""
+        """Find items by words of their title, brand and categories, the best first, or look `ids` up.
+
+        With `ids` words have no effect; without either the answer is the beginning of the catalogue.
+        """
         loaded = shop.current
-        found = await asyncio.to_thread(lambda: loaded.search.find(query, limit))
+        catalogue = loaded.recommender.catalogue
+        if ids:
+            found = catalogue.lookup(ids, "`ids`", suggest=False)
+        elif query:
+            found = await asyncio.to_thread(lambda: loaded.search.find(query, limit))
+        else:
+            found = list(range(min(limit, len(catalogue))))
         return ItemList(items=[describe(loaded.recommender, item) for item in found])
+
+    @app.get("/v1/filters", responses=described(401, 422))
+    async def filters(limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> FilterNameList:
+        """Return the categories and brands that the filters of a request take, those of most items first."""
+        loaded = shop.current
+        names = await asyncio.to_thread(lambda: loaded.filter_names)
+
+        def most(named: Named) -> list[FilterName]:
+            return [FilterName(name=name, items=count) for name, count in named[:limit]]
+
+        return FilterNameList(categories=most(names.categories), brands=most(names.brands))
 
     @app.get("/v1/items/{item_id:path}", responses=described(401, 404))
     async def item(item_id: str) -> Item:

@@ -23,9 +23,23 @@ class Item(ItemReference):
 
 
 class ItemList(BaseModel):
-    """Items that were found, the best first."""
+    """Items that were found, the best first, or that were asked for, in the order of their ids."""
 
     items: list[Item]
+
+
+class FilterName(BaseModel):
+    """A name that a filter takes."""
+
+    name: str
+    items: int = Field(description="items of the catalogue that have it")
+
+
+class FilterNameList(BaseModel):
+    """Names that the filters take, those of most items first; the case of a name does not matter."""
+
+    categories: list[FilterName] = Field(description="of all levels")
+    brands: list[FilterName]
 
 
 class ItemChange(BaseModel):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gream.errors import InputError
+from gream.serving.filter_names import FilterNames
 from gream.serving.item_search import ItemSearch
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Loaded:
     def search(self) -> ItemSearch:
         """Items by words; made when it is first asked for."""
         return ItemSearch(self.recommender.catalogue)
+
+    @cached_property
+    def filter_names(self) -> FilterNames:
+        """Categories and brands; collected when they are first asked for."""
+        return FilterNames(self.recommender.catalogue)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gream.data.store import Catalogue
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.serving import app as serve
+from gream.serving.filter_names import FilterNames
 from gream.serving.item_search import ItemSearch
 from gream.serving.shop import SHELF_FILE, Shop
 from tests.serving.conftest import Watched
@@ -96,8 +97,52 @@ def test_items_are_found_by_their_words(query: str, found: list[int]) -> None:
 def test_the_search_answers_over_http(client: TestClient) -> None:
     found = client.get("/v1/items", params={"query": "black", "limit": 3}).json()["items"]
     assert found[0]["item_id"] == "item-1" and found[0]["title"] == "Ink <b>black</b> <a_1>"
-    for params in ({}, {"query": "x", "limit": 0}, {"query": "x", "limit": "ten"}, {"query": "x" * 1001}):
+    first = client.get("/v1/items", params={"limit": 3}).json()["items"]
+    assert [item["item_id"] for item in first] == ["item-0", "item-1", "item-2"]
+    assert len(client.get("/v1/items", params={"limit": 100}).json()["items"]) == 24  # all that there are
+    for params in ({"query": "x", "limit": 0}, {"query": "x", "limit": "ten"}, {"query": "x" * 1001}):
         assert client.get("/v1/items", params=params).status_code == 422
+
+
+def test_several_items_are_looked_up_at_once_in_the_order_of_their_ids(client: TestClient) -> None:
+    ids = ["item-7", "item-2", "item-7", *(f"item-{n}" for n in range(24))]
+    found = client.get("/v1/items", params={"ids": ids, "query": "black", "limit": 1}).json()["items"]
+    assert found == [client.get(f"/v1/items/{item_id}").json() for item_id in ids]
+    unknown = client.get("/v1/items", params={"ids": ["item-7", "no,pe"]})
+    assert unknown.status_code == 404 and "names `no,pe`" in unknown.json()["detail"]
+    for wrong in (["item-7"] * 101, [""], ["x" * 257]):
+        assert client.get("/v1/items", params={"ids": wrong}).status_code == 422
+
+
+def test_the_filters_names_are_told_those_of_most_items_first(client: TestClient, ask: Any) -> None:
+    found = client.get("/v1/filters").json()
+    told = {kind: [(one["name"], one["items"]) for one in found[kind]] for kind in ("categories", "brands")}
+    kinds = ["ink", "lamps", "paper", "printers", "stoves", "tents"]
+    assert told["categories"] == [("camping", 12), ("office", 12), *((kind, 4) for kind in kinds)]
+    assert told["brands"] == [("Kesk", 8), ("Orrin", 8), ("Volta", 8)]
+    for kind, names in told.items():
+        for name, items in names:
+            filters = {kind: [name]}
+            listed = ask(history=["item-3"], k=24, filters=filters, exclude_seen=False).json()
+            assert len(listed["recommendations"]) == items
+    few = client.get("/v1/filters", params={"limit": 1}).json()
+    assert [len(names) for names in few.values()] == [1, 1]
+    for limit in (0, 1001, "x"):
+        assert client.get("/v1/filters", params={"limit": limit}).status_code == 422
+
+
+def test_names_that_differ_in_case_are_one_and_an_item_counts_once() -> None:
+    many = Catalogue(
+        item_ids=list("abcd"),
+        titles=[""] * 4,
+        descriptions=[""] * 4,
+        brands=["Nib", "NIB", "", "peak"],
+        categories=[("Ink", "ink"), ("INK", "Pens"), (), ("",)],
+        prices=np.zeros(4),
+    )
+    names = FilterNames(many)
+    assert names.categories == [("Ink", 2), ("Pens", 1)]
+    assert names.brands == [("Nib", 2), ("peak", 1)]
 
 
 def test_what_is_removed_is_gone_from_the_next_answer_and_comes_back(client: TestClient, ask: Any) -> None:

@@ -126,6 +126,7 @@ function idle(slider) {
 }
 
 function setUpSettings(about) {
+  ordered = about.ordered;
   $("num_beams").value = about.num_beams;
   $("scorer").disabled = !about.scorer;
   $("scorer").closest("label").hidden = !about.scorer;
@@ -143,15 +144,24 @@ function setUpSettings(about) {
   settle();
 }
 
+/** Offer names to a filter, each with the number of its items; others can be typed. */
+function offer(list, names) {
+  const options = names.map(({ name, items }) => el("option", { value: name }, amount(items, "item")));
+  $(list).replaceChildren(...options);
+}
+
 async function start() {
   try {
-    const [about, { customers }] = await Promise.all([service.about(), service.customers()]);
+    const asked = [service.about(), service.customers(), service.filters()];
+    const [about, { customers }, filters] = await Promise.all(asked);
     $("key-form").hidden = true;
     $("page").hidden = false;
     const size = `${amount(about.items, "item")}, ${amount(about.customers, "customer")}`;
     const names = `names of ${amount(about.codebooks.length, "code")}`;
     $("about").textContent = `${size}, ${names}. Recommended at once, or with the reasons.`;
     setUpSettings(about);
+    offer("categories", filters.categories);
+    offer("brands", filters.brands);
     setUpSearch();
     setUpHistory(customers, afterPause(ask, 0));
   } catch (error) {

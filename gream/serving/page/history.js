@@ -2,7 +2,7 @@
 "use strict";
 
 const OWN = ""; // the choice "a history of my own"
-const DESCRIBED = 60; // cards from the end that get brand, category and price: each costs a request
+const DESCRIBED = 200; // cards from the end that get brand, category and price
 
 const history_ = { items: [], customer: OWN, changed: () => {} };
 

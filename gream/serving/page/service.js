@@ -46,6 +46,8 @@ const getJson = async (path, options) => (await request(path, options)).json();
 const service = {
   about: () => getJson("v1/service"),
   customers: () => getJson("v1/customers?limit=12"),
+  filters: () => getJson("v1/filters?limit=500"),
+  items: (ids) => getJson(`v1/items?${new URLSearchParams(ids.map((id) => ["ids", id]))}`),
   find: (query, signal) => getJson(`v1/items?query=${encodeURIComponent(query)}&limit=8`, { signal }),
   recommend: (body, signal) => getJson("v1/recommendations", { body, signal }),
 };
@@ -91,27 +93,33 @@ function eventOf(text) {
 }
 
 const known = new Map(); // item id to what the catalogue says of it
+const MOST = 50; // ids of one request
+let wanted = []; // what is asked for together when the page has been put up
 
-/** Look an item up, once. */
+/** Look an item up, once; items that are looked up together are one request. */
 function itemOf(itemId) {
   if (!known.has(itemId)) {
-    const path = itemId.split("/").map(encodeURIComponent).join("/");
-    const found = getJson(`v1/items/${path}`);
-    known.set(itemId, found);
-    found.then(remember, () => known.delete(itemId));
+    if (!wanted.length) setTimeout(lookUp, 0);
+    known.set(itemId, new Promise((found, failed) => wanted.push({ itemId, found, failed })));
   }
   return known.get(itemId);
 }
 
-/** Offer what was seen of the catalogue to the filters. */
-function remember(item) {
-  for (const category of item.categories) offer("categories", category);
-  if (item.brand) offer("brands", item.brand);
-}
-
-function offer(list, value) {
-  const options = $(list);
-  if (![...options.children].some((option) => option.value === value)) options.append(el("option", { value }));
+async function lookUp() {
+  const asked = wanted;
+  wanted = [];
+  for (let start = 0; start < asked.length; start += MOST) {
+    const part = asked.slice(start, start + MOST);
+    try {
+      const { items } = await service.items(part.map(({ itemId }) => itemId));
+      part.forEach(({ found }, place) => found(items[place]));
+    } catch (error) {
+      for (const { itemId, failed } of part) {
+        known.delete(itemId);
+        failed(error);
+      }
+    }
+  }
 }
 
 /** Write brand, category and price into an element, when they are known. */

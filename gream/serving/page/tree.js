@@ -1,12 +1,14 @@
 // The search as a tree: one level of codes beside the other, what leads to the list in front, the rest folded.
 "use strict";
 
+let ordered = true; // whether the codes of a name have an order
 const SHOWN = 2; // of the prefixes under one that lead nowhere
 
 function showTree(answer) {
   const titles = new Map(answer.recommendations.map((one) => [one.rank, one.title]));
   const roots = linked(answer.search);
   $("tree").replaceChildren(levels(answer.search), branches(roots, titles, answer.search.length));
+  $("tree-told").hidden = ordered;
 }
 
 /** How many prefixes each level kept and dropped. */

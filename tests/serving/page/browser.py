@@ -24,6 +24,7 @@ from gream.serving import app as serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync", "dev-shm-usage")
+EVIL = "<b>Ink</b><script>document.title = 'broken'</script> & \"more\""  # title of item-5
 PATIENCE = 20  # seconds; nothing takes that long, but a machine may be busy
 
 

@@ -5,21 +5,11 @@ The chains are written by a script that stops before their third step until the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gream.data.store import Catalogue, Interactions
-from gream.decoding.consistency import item_categories
-from gream.decoding.recommend import Engine, Search
 from gream.decoding.recommender import Recommender
-from gream.decoding.torch_backend import TorchBackend
-from gream.language.prompting import Prompter
-from gream.semantic_ids.constraint import TrieConstraint
-from gream.semantic_ids.layout import Names
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 pytest.importorskip("selenium", reason="the extra `dev` is not installed")
@@ -27,53 +17,7 @@ from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-from tests.serving.browser import CHROMIUM, DRIVER, Page, Writer, served, started  # noqa: E402
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no chromium or chromedriver; on Debian install the packages chromium and chromium-driver",
-)
-
-EVIL = "<b>Ink</b><script>document.title = 'broken'</script> & \"more\""  # title of item-5
-
-
-@pytest.fixture
-def writer(model_and_tokenizer: tuple[Any, Any], prompter: Prompter) -> Writer:
-    model, tokenizer = model_and_tokenizer
-    for weight in model.model.layers.parameters():  # strong layers, so that a history changes the list
-        weight.data.mul_(12 if weight.dim() == 2 else 1)
-    return Writer(TorchBackend(model, tokenizer.pad_token_id), prompter)
-
-
-@pytest.fixture
-def recommender(
-    writer: Writer, prompter: Prompter, names: Names, catalogue: Catalogue, interactions: Interactions
-) -> Recommender:
-    catalogue = replace(catalogue, titles=[*catalogue.titles[:5], EVIL, *catalogue.titles[6:]])
-    categories = item_categories(catalogue.categories)
-    engine = Engine(writer, prompter, TrieConstraint(names), names, categories=categories)
-    return Recommender(engine, catalogue, interactions, Search(num_beams=12, prune_threshold=0.9))
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    driver = started(tmp_path_factory.mktemp("profile"))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(chromium: webdriver.Chrome, recommender: Recommender, tmp_path: Path) -> Iterator[Page]:
-    with served(recommender) as address:
-        page = Page(chromium, address, tmp_path)
-        page.look(1440, dark=False)
-        page.open()
-        yield page
-        assert page.complaints() == []
-        assert page.js("document.title") == "gream: recommendations with their reasons"
-        loaded = page.js("performance.getEntriesByType('resource').map((one) => one.name)")
-        assert len(loaded) > 5 and all(one.startswith(address) for one in loaded)
-        chromium.get("about:blank")  # ends its requests, so that the service can stop
+from tests.serving.page.browser import EVIL, Page, Writer, served  # noqa: E402
 
 
 def test_an_example_customer_is_answered_at_once_with_the_tree_of_the_search(
@@ -92,6 +36,7 @@ def test_an_example_customer_is_answered_at_once_with_the_tree_of_the_search(
     leaves = "[...document.querySelectorAll('.branches .branches .branches .leads .ranks')]"
     ranks = page.js(f"{leaves}.map((one) => Number(one.textContent.split(' ')[0]))")
     assert sorted(ranks) == list(range(1, len(answer) + 1))
+    assert not page.one("#tree-told").is_displayed()  # these names have an order
     assert " ms of it in the service" in page.texts("#status")[0]
     page.keep("direct")
 
