@@ -278,4 +278,6 @@ def _error(quantiser: Quantiser, vectors: np.ndarray, codes: np.ndarray) -> floa
     books = range(len(quantiser.codebooks))
     left = vectors - quantiser.reconstruct(quantiser.project(vectors), codes, books)
     length = float((vectors**2).sum(dtype=np.float64))
-    return float((left**2).sum(dtype=np.float64)) / max(length, 1e-12)  # guard: vectors of nothing but zeros
+    if not length:  # texts without a known word: there is nothing that a name could say
+        return 1.0
+    return float((left**2).sum(dtype=np.float64)) / length

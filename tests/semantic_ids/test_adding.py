@@ -81,6 +81,11 @@ def test_new_items_are_named_beside_those_like_them_and_old_names_stay(run_dir: 
     assert stored["error"] < 1.5 * rebuilt["error"]
 
 
+def test_of_an_item_without_a_known_word_everything_is_left_unsaid(run_dir: Path) -> None:
+    report = add_items(config(run_dir), items_file(run_dir, {"item_id": "odd", "title": "Qxzv"}))
+    assert [one["error"] for one in report["rebuild"].values()] == [1.0, 1.0]
+
+
 def test_the_catalogue_grows_and_the_purchases_stay(run_dir: Path) -> None:
     add_items(config(run_dir), items_file(run_dir, {"item_id": "new", "title": "Quiet lamp", "price": 3}))
     before, after = load_catalogue(run_dir / "data"), load_catalogue(run_dir / "data-added")
