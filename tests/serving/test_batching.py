@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gream.errors import EngineUnavailable
 from gream.serving.batching import Batcher, DeadlineError, QueueFullError
 
 
@@ -21,7 +22,7 @@ class Asked:
 
 @dataclass(eq=False)
 class Scripted:
-    """Doubles values; waits for the gate, fails on 13, writes as many tokens as its search says."""
+    """Doubles values; waits for the gate, fails on 13, has no engine on 17, writes for the search "slow"."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     groups: list[list[int]] = field(default_factory=list)
@@ -35,6 +36,8 @@ class Scripted:
         assert self.gate.wait(10)
         if any(question.value == 13 for question in questions):
             raise RuntimeError("thirteen")
+        if any(question.value == 17 for question in questions):
+            raise EngineUnavailable("No server answers.")
         if questions[0].search == "slow":
             for token in range(2000):
                 self.written.append(token)
@@ -64,12 +67,15 @@ def ask(batcher: Batcher, scripted: Any, value: int, search: str = "a", **option
 
 
 def test_what_comes_together_is_answered_together_in_groups_of_one_search() -> None:
+    sizes: list[int] = []
+
     async def scenario(batcher: Batcher, scripted: Scripted) -> None:
+        batcher.on_batch = sizes.append
         searches = ["a", "b", "a", "a", "b", "a"]
         asked = [ask(batcher, scripted, value, search) for value, search in enumerate(searches)]
         assert await asyncio.gather(*asked) == [0, 2, 4, 6, 8, 10]
 
-    assert run(scenario).groups == [[0, 2, 3, 5], [1, 4]]
+    assert run(scenario).groups == [[0, 2, 3, 5], [1, 4]] and sizes == [4, 2]
 
 
 def test_a_group_has_no_more_than_it_may() -> None:
@@ -174,6 +180,29 @@ def test_a_failure_is_of_the_one_who_caused_it() -> None:
         assert found[0] == 2 and found[2] == 6 and str(found[1]) == "thirteen"
 
     assert run(scenario).groups == [[1, 13, 3], [1], [13], [3]]
+
+
+def test_an_engine_that_is_gone_is_asked_once_and_everybody_is_told() -> None:
+    async def scenario(batcher: Batcher, scripted: Scripted) -> None:
+        asked = [ask(batcher, scripted, value) for value in (1, 17, 3)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in found] == [EngineUnavailable] * 3
+
+    assert run(scenario).groups == [[1, 17, 3]]
+
+
+def test_who_left_is_not_asked_again_after_a_failure() -> None:
+    async def scenario(batcher: Batcher, scripted: Scripted) -> None:
+        scripted.gate.clear()
+        asked = [ask(batcher, scripted, value) for value in (1, 13, 3)]
+        while not scripted.groups:
+            await asyncio.sleep(0.01)
+        asked[2].cancel()
+        await asyncio.sleep(0)
+        scripted.gate.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    assert run(scenario).groups == [[1, 13, 3], [1], [13]]
 
 
 def test_stopping_finishes_what_was_asked() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,7 @@ def test_changes_outlive_the_service_and_new_items_are_recommended_at_once(run_f
         items = client.get("/v1/service").json()["items"]
         client.patch("/v1/items/item-0012", json={"available": False})
         client.patch("/v1/items/item-0013", json={"price": 1.25})
+        client.patch("/v1/items/item-0013", json={"available": False})
         [added] = client.post("/v1/items", json={"items": [new]}).json()["items"]
         assert (added["title"], added["price"], added["available"]) == ("Blue Garden Hose", 9.5, True)
         body = {"history": ["item-0007", "new/1"], "filters": {"allow": ["new/1"]}, "exclude_seen": False}
@@ -216,8 +219,38 @@ def test_changes_outlive_the_service_and_new_items_are_recommended_at_once(run_f
         assert client.get("/v1/service").json()["items"] == items + 1
     with client_of(shop_of(run_folder)) as client:
         assert client.get("/v1/items/item-0012").json()["available"] is False
-        assert client.get("/v1/items/item-0013").json()["price"] == 1.25
+        kept = client.get("/v1/items/item-0013").json()
+        assert (kept["price"], kept["available"]) == (1.25, False)
         assert client.get("/v1/items/new/1").status_code == 200
+
+
+def test_a_change_that_cannot_be_kept_is_not_made(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with client_of(shop_of(run_folder)) as client:
+        client.patch("/v1/items/item-0012", json={"price": 2})
+        before = (run_folder / SHELF_FILE).read_bytes()
+        monkeypatch.setattr(os, "replace", full)
+        response = client.patch("/v1/items/item-0012", json={"price": 3})
+        assert response.status_code == 409 and "No space left" in response.json()["detail"]
+        assert client.get("/v1/items/item-0012").json()["price"] == 2
+    assert (run_folder / SHELF_FILE).read_bytes() == before
+
+
+def test_changes_take_turns(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that come together would else begin with the same shelf, and the later one forget the earlier."""
+    shop = shop_of(run_folder)
+    monkeypatch.setattr("gream.serving.shop._remember", lambda *_: time.sleep(0.2))
+    ids = ["item-0012", "item-0013"]
+    changing = [threading.Thread(target=shop.change, args=(one, {"available": False})) for one in ids]
+    for thread in changing:
+        thread.start()
+    for thread in changing:
+        thread.join()
+    assert [one["available"] for one in shop._changes.values()] == [False, False]
+    recommender = shop.current.recommender
+    assert not recommender.shelf.available[[recommender.catalogue.index[one] for one in ids]].any()
 
 
 def test_a_shelf_that_cannot_be_read_is_one_sentence(run_folder: Path) -> None:

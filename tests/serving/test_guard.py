@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from gream.serving import app as serve
-from gream.serving.guard import OPEN
+from gream.serving.guard import OPEN, Guard, Inside
+from gream.serving.metrics import Metrics
 from tests.serving.conftest import Watched
 
 KEY = "a secret that is long enough"
@@ -42,6 +46,7 @@ def test_without_the_key_nothing_of_the_catalogue_is_told(recommender: Watched, 
         for method in ("GET", "POST"):
             response = client.request(method, path, headers=headers)
             assert response.status_code == 401 and "Authorization: Bearer KEY" in response.json()["detail"]
+            assert response.headers["www-authenticate"] == "Bearer"
     assert all(client.get(path, headers=headers).status_code == 200 for path in OPEN if path != "/page/")
 
 
@@ -77,9 +82,52 @@ def test_a_body_is_refused_by_its_length_and_by_its_bytes(recommender: Watched) 
     streamed = client.post("/v1/recommendations", content=iter([large[:900], large[900:]]))
     for response in (told, streamed):
         assert response.status_code == 413 and "larger than 1,000 bytes" in response.json()["detail"]
+    assert told.headers["connection"] == "close"  # what was sent of it is not read
+    exact = b'{"history": ["' + b"x" * 983 + b'"]}'
+    assert len(exact) == 1000
+    assert client.post("/v1/recommendations", content=iter([exact])).status_code == 422
     lie = client.post("/v1/recommendations", content=large, headers={"Content-Length": "ten"})
     assert lie.status_code in (400, 413)
     assert recommender.groups == []
+
+
+def test_a_key_is_compared_in_constant_time(recommender: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda given, key: bool(compared.append(given)))
+    client = client_of(recommender, key=KEY)
+    assert client.get("/v1/service", headers={"Authorization": f"Bearer {KEY}"}).status_code == 401
+    assert compared == [KEY.encode()]
+
+
+def test_a_service_is_ready_between_its_start_and_its_end(recommender: Watched) -> None:
+    client = client_of(recommender)
+    for status in (503, 200, 503):
+        if status == 200:
+            client.__enter__()
+        assert client.get("/health/ready").status_code == status
+        assert client.get("/health/live").status_code == 200
+        if status == 200:
+            client.__exit__()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_request_that_has_ended_is_inside_no_more(fails: bool) -> None:
+    """Or a sole client would wait for the company of requests that are long gone."""
+    inside, seen = Inside(), []
+
+    async def app(*_: Any) -> None:
+        seen.append((inside.requests, inside.others_coming(1), inside.others_coming(0)))
+        if fails:
+            raise RuntimeError
+
+    async def send(_: Any) -> None: ...
+
+    async def receive() -> Any: ...
+
+    guard = Guard(app, key="", max_body=9, metrics=Metrics(), hosts=(), inside=inside)
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        asyncio.run(guard({"type": "http", "path": "/", "headers": []}, receive, send))
+    assert seen == [(1, False, True)] and inside.requests == 0
 
 
 def test_every_answer_has_the_headers_of_safety(recommender: Watched) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
@@ -163,6 +162,7 @@ def test_a_stream_tells_the_chains_and_then_the_answer(client: TestClient, recom
     body = {"history": ["item-3"], "mode": "reasoning", "num_chains": 2}
     response = client.post("/v1/recommendations/stream", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
     *chains, (last, answer) = events(response.text)
     assert last == "answer"
     same(answer, recommender.recommend(["item-3"], mode="reasoning", num_chains=2))
@@ -208,39 +208,34 @@ def test_a_full_queue_is_429_and_says_when_to_come_again(recommender: Watched) -
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
 
 
-def test_a_service_that_is_too_slow_is_504(recommender: Watched) -> None:
-    config = serve.ServeConfig(run_dir="", max_seconds=0.05)
+@pytest.mark.parametrize(
+    ("own", "of_service", "status"), [(None, 0.05, 504), (5.0, 0.05, 504), (0.05, 5.0, 408)]
+)
+def test_who_waits_too_long_is_told_whose_limit_it_was(
+    recommender: Watched, own: float | None, of_service: float, status: int
+) -> None:
+    config = serve.ServeConfig(run_dir="", max_seconds=of_service)
     recommender.gate = threading.Event()
     with TestClient(serve.create_app(recommender, config), base_url="http://localhost") as client:
-        response = client.post("/v1/recommendations", json={"history": ["item-3"]})
-        assert response.status_code == 504 and "within 0.05 s" in response.json()["detail"]
+        response = client.post("/v1/recommendations", json={"history": ["item-3"], "timeout": own})
+        assert response.status_code == status and "within 0.05 s" in response.json()["detail"]
         recommender.gate.set()
 
 
-def test_a_client_that_leaves_is_noticed_while_it_waits(recommender: Watched) -> None:
+@pytest.mark.parametrize(("engine", "at_once"), [("torch", 1), ("vllm", 2)])
+def test_torch_answers_one_group_at_a_time(recommender: Watched, engine: Any, at_once: int) -> None:
+    config = serve.ServeConfig(run_dir="", engine=engine, threads=2)
     recommender.gate = threading.Event()
-    app = serve.create_app(recommender)
-    body = json.dumps({"history": ["item-3"], "mode": "reasoning"}).encode()
-    coming = [{"type": "http.request", "body": body, "more_body": False}]
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        if coming:
-            return coming.pop()
-        await asyncio.sleep(0.2)
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def leave() -> None:
-        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/recommendations", "raw_path": b""}
-        scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
-        async with app.router.lifespan_context(app):
-            await app(scope, receive, send)
-            assert recommender.gate
-            recommender.gate.set()
-
-    asyncio.run(asyncio.wait_for(leave(), 10))
-    assert sent[0]["status"] == 499 and recommender.groups == [1]
+    with (
+        TestClient(serve.create_app(recommender, config), base_url="http://localhost") as client,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        bodies = [{"history": ["item-3"], "k": k} for k in (3, 4)]  # of two searches: never one group
+        asked = [clients.submit(client.post, "/v1/recommendations", json=body) for body in bodies]
+        while len(recommender.groups) < at_once:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert recommender.groups == [1] * at_once
+        recommender.gate.set()
+        assert [one.result().status_code for one in asked] == [200, 200]
+    assert len(recommender.threads) == at_once
