@@ -1,14 +1,16 @@
 """Every stage writes one folder, whole or not at all, with a manifest that says how it came to be.
 
-A folder is written under a hidden sibling name and renamed at the end, so a crash never leaves
-something that looks finished. `manifest.json` holds the stage, its configuration, a fingerprint of
-every input, the seed, the versions and the counts; the next stage refuses a folder of another stage,
-and `gream run` skips a stage whose manifest is current.
+A folder is written under a hidden sibling name and renamed at the end, when all of it is on the disk, so a
+crash never leaves something that looks finished. `manifest.json` holds the stage, its configuration, a
+fingerprint of every input and output, the seed, the versions and the counts; the next stage refuses a folder
+of another stage, or one whose files are no longer what was written, and `gream run` skips a stage whose
+manifest is current and whose files are whole.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -16,11 +18,13 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gream.errors import InputError
 
@@ -34,6 +38,8 @@ _VERSIONED = ("gream", "torch", "transformers", "trl", "numpy", "scikit-learn")
 class Manifest:
     """What `manifest.json` holds; `counts` is what the stage prints at its end."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True)  # keys of a later gream are let pass
+
     stage: str
     config: dict[str, Any]
     inputs: dict[str, str]
@@ -44,6 +50,9 @@ class Manifest:
     seconds: float = 0.0
     peak_memory_mb: int = 0
     format: int = FORMAT
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass
@@ -72,9 +81,9 @@ def writing(
     """
     started = time.monotonic()
     manifest = Manifest(stage, dict(config), {k: fingerprint(p) for k, p in inputs.items()}, seed)
-    partial = folder.parent / f".{folder.name}.partial"
+    partial, _ = _leftovers(folder)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        sweep(folder)
         partial.mkdir(parents=True)
     except OSError as error:
         raise InputError(
@@ -82,22 +91,54 @@ def writing(
         ) from error
     try:
         yield Draft(partial, manifest.counts)
-        manifest.outputs = _hash_files(partial)
+        manifest.outputs = file_hashes(partial)
         manifest.versions = _versions()
         manifest.seconds = round(time.monotonic() - started, 2)
         manifest.peak_memory_mb = peak_memory_mb()
         (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
+        flush_to_disk(partial)
         _replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a killed command left beside `folder`: a half-written one, or the one before it."""
+    for leftover in _leftovers(folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def flush_to_disk(folder: Path) -> None:
+    """Wait until all of a folder is on the disk: after a power failure a name could stand for nothing."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all: what was there before stays until the new one is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def read_manifest(folder: Path, *, stage: str | None = None) -> Manifest:
-    """Read the manifest of a finished folder.
+    """Read the manifest of a finished folder; with `stage`, whose files will be read, check them as well.
 
     Raises:
-        InputError: no folder, no manifest, another stage's folder, or another format.
+        InputError: no folder, no manifest, another stage's folder, another format, or with `stage` a file
+            that is missing or is not what was written.
     """
     path = folder / MANIFEST
     wanted = f"the output of `gream {stage}`" if stage else "the output of a finished stage"
@@ -106,9 +147,9 @@ def read_manifest(folder: Path, *, stage: str | None = None) -> Manifest:
             f"{folder} is not {wanted}: it has no {MANIFEST}; run that stage, or correct the path."
         )
     try:
-        manifest = Manifest(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); run the stage again.") from error
+        manifest: Manifest = _MANIFEST.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{path} cannot be read ({_first(error)}); run the stage again.") from error
     if manifest.format != FORMAT:
         raise InputError(
             f"{path} has format {manifest.format}, this gream reads {FORMAT}; run the stage again."
@@ -117,7 +158,19 @@ def read_manifest(folder: Path, *, stage: str | None = None) -> Manifest:
         raise InputError(
             f"{folder} was written by `gream {manifest.stage}`, but {wanted} is needed; correct the path."
         )
+    if stage is not None:
+        _refuse_damage(folder, manifest)
     return manifest
+
+
+def check_whole(folder: Path) -> None:
+    """Refuse a finished folder whose files are no longer what was written; others are let pass.
+
+    Raises:
+        InputError: a file of the manifest is missing or changed, or the manifest cannot be read.
+    """
+    if (folder / MANIFEST).is_file():
+        _refuse_damage(folder, read_manifest(folder))
 
 
 def is_current(folder: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path]) -> bool:
@@ -132,8 +185,17 @@ def is_current(folder: Path, *, stage: str, config: Mapping[str, Any], inputs: M
         manifest.stage == stage
         and manifest.config == json.loads(json.dumps(dict(config)))
         and manifest.inputs == {name: fingerprint(path) for name, path in inputs.items()}
-        and all((folder / name).is_file() for name in manifest.outputs)
+        and damaged_file(folder, manifest) is None
     )
+
+
+def damaged_file(folder: Path, manifest: Manifest) -> str | None:
+    """Name the first file that is missing or is not what was written; None where all of them are whole."""
+    for name, written in manifest.outputs.items():
+        path = folder / name
+        if not path.is_file() or _hash_of(path) != written:
+            return name
+    return None
 
 
 def fingerprint(path: Path) -> str:
@@ -147,8 +209,14 @@ def fingerprint(path: Path) -> str:
     if path.is_file():
         return _hash_file(path)
     if path.is_dir():
-        return _digest(json.dumps(_hash_files(path), sort_keys=True).encode())
+        return _digest(json.dumps(file_hashes(path), sort_keys=True).encode())
     raise InputError(f"{path} does not exist; correct the path, or run the stage that writes it.")
+
+
+def file_hashes(folder: Path, *, but: Sequence[str] = (MANIFEST,)) -> dict[str, str]:
+    """Hash every file of a folder, by its name relative to it; files named in `but` are left out."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in but)
+    return {str(p.relative_to(folder)): _hash_file(p) for p in files}
 
 
 def peak_memory_mb() -> int:
@@ -157,9 +225,27 @@ def peak_memory_mb() -> int:
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
+def _leftovers(folder: Path) -> tuple[Path, Path]:
+    return folder.parent / f".{folder.name}.partial", folder.parent / f".{folder.name}.old"
+
+
+def _refuse_damage(folder: Path, manifest: Manifest) -> None:
+    damaged = damaged_file(folder, manifest)
+    if damaged is not None:
+        raise InputError(
+            f"{folder / damaged} is missing, damaged or changed since `gream {manifest.stage}` wrote it; run "
+            "that stage again."
+        )
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return ": ".join([".".join(map(str, problem["loc"])), problem["msg"]]).removeprefix(": ")
+
+
 def _replace(partial: Path, folder: Path) -> None:
     """Move `partial` to `folder`; the old folder leaves last, so that one of both is always whole."""
-    old = folder.parent / f".{folder.name}.old"
+    _, old = _leftovers(folder)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
@@ -167,9 +253,15 @@ def _replace(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _hash_files(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {str(p.relative_to(folder)): _hash_file(p) for p in files}
+def _hash_of(path: Path) -> str:
+    """Hash a file, or remember the hash of one that was not touched since."""
+    found = path.stat()
+    return _remembered_hash(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _remembered_hash(path: Path, *_: int) -> str:
+    return _hash_file(path)
 
 
 def _hash_file(path: Path) -> str:

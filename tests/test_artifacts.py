@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from gream.artifacts import MANIFEST, fingerprint, is_current, read_manifest, writing
+from gream.artifacts import (
+    MANIFEST,
+    check_whole,
+    fingerprint,
+    is_current,
+    read_manifest,
+    write_file,
+    writing,
+)
 from gream.errors import InputError
 
 
@@ -83,6 +93,71 @@ def test_a_manifest_of_another_format_or_broken_is_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match="cannot be read"):
         read_manifest(tmp_path / "out")
     assert not is_current(tmp_path / "out", stage="text", config={}, inputs={})
+
+
+def test_a_manifest_of_an_older_gream_is_told_and_its_folder_made_again(tmp_path: Path) -> None:
+    """Whatever else changed in it since: the format is what counts."""
+    _write(tmp_path / "out")
+    file = tmp_path / "out" / MANIFEST
+    old = {k: v for k, v in json.loads(file.read_text()).items() if k != "peak_memory_mb"}
+    file.write_text(json.dumps(old | {"format": 1, "minutes": 3}))
+    with pytest.raises(InputError, match="has format 1, this gream reads 2; run the stage again"):
+        read_manifest(tmp_path / "out", stage="text")
+    assert not is_current(tmp_path / "out", stage="text", config={}, inputs={})
+    _write(tmp_path / "out")
+    assert is_current(tmp_path / "out", stage="text", config={}, inputs={})
+
+
+@pytest.mark.parametrize("change", ["", "y", "x\n"])
+def test_a_damaged_file_is_told_to_readers_and_makes_a_folder_not_current(
+    tmp_path: Path, change: str
+) -> None:
+    _write(tmp_path / "out")
+    check_whole(tmp_path / "out")
+    (tmp_path / "out" / "file.txt").write_text(change)
+    for read in (check_whole, lambda folder: read_manifest(folder, stage="text")):
+        with pytest.raises(InputError, match="file.txt is missing, damaged or changed since `gream text`"):
+            read(tmp_path / "out")
+    assert not is_current(tmp_path / "out", stage="text", config={}, inputs={})
+    check_whole(tmp_path)  # no manifest, nothing to hold it to
+
+
+def test_a_folder_gets_its_name_after_all_of_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append(f"-> {Path(b).name}"), replace(a, b)))
+    with writing(tmp_path / "out", stage="text", config={}, inputs={}, seed=3) as draft:
+        (draft.path / "inner").mkdir()
+        (draft.path / "inner" / "file.txt").write_text("x")
+    assert sorted(done[:-1]) == [".out.partial", "file.txt", "inner", MANIFEST]
+    assert done[-1] == "-> out"
+
+
+def test_what_a_killed_command_left_is_swept(tmp_path: Path) -> None:
+    for name in (".out.partial", ".out.old", ".other.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("x")
+    _write(tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.partial", "out"]
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "run.json", "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_file(tmp_path / "run.json", "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("run.json", "old")]
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:

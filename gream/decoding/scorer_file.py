@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from gream.artifacts import check_whole
 from gream.decoding.neighbours import copurchased
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_shape import ScorerShape
@@ -52,6 +53,7 @@ def load_scorer(
     """
     if not (folder / SHAPE_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} holds no path scorer; run `gream prm`, or correct the path.")
+    check_whole(folder)
     data = json.loads((folder / SHAPE_FILE).read_text())
     older = InputError(f"The path scorer in {folder} was written by an older gream; run `gream prm` again.")
     if "items" not in data or not data["shape"].keys() <= asdict(ScorerShape()).keys():

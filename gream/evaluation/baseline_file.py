@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from gream.artifacts import check_whole
 from gream.errors import InputError
 from gream.evaluation.sasrec import SASRec, SASRecSettings
 
@@ -48,6 +49,7 @@ def load_tuned(folder: Path, num_items: int) -> Tuned:
     """
     if not (folder / CHOICE_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} holds no baselines; run `gream baselines`, or correct the path.")
+    check_whole(folder)
     chosen = json.loads((folder / CHOICE_FILE).read_text(encoding="utf-8"))
     if chosen["items"] != num_items:
         raise InputError(

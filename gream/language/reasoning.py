@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from gream.artifacts import check_whole
 from gream.errors import InputError
 from gream.language.prompting import ANSWER_START, THINK_END, Prompter, render
 
@@ -137,6 +138,7 @@ def load_traces(folder: Path) -> list[Trace]:
     path = folder / TRACES_FILE
     if not path.is_file():
         raise InputError(f"{path} does not exist; run `gream synthesize`, or correct the path.")
+    check_whole(folder)
     return [Trace(**{k: _frozen(v) for k, v in row.items()}) for row in pl.read_parquet(path).to_dicts()]
 
 

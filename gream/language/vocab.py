@@ -31,7 +31,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from gream.arguments import StageConfig, input_folder, option
-from gream.artifacts import writing
+from gream.artifacts import check_whole, writing
 from gream.errors import InputError
 from gream.language.prompting import MARKERS, prompts_folder
 from gream.semantic_ids.build import load_codebooks
@@ -227,7 +227,7 @@ def load_model(folder: Path, names: Names) -> tuple[Any, Any]:
     """Read a model folder of gream: the model in evaluation mode, and its tokenizer.
 
     Raises:
-        InputError: no such folder, or made for other names.
+        InputError: no such folder, a damaged one, or one made for other names.
     """
     tokenizer = load_tokenizer(folder, names)
     _no_bars_in_files()
@@ -239,7 +239,7 @@ def load_tokenizer(folder: Path, names: Names) -> Any:
     """Read the tokenizer of a model folder, for engines that load the model themselves.
 
     Raises:
-        InputError: no such folder, or made for other names.
+        InputError: no such folder, a damaged one, or one made for other names.
     """
     marker = folder / MODEL_FILE
     if not marker.is_file():
@@ -247,6 +247,7 @@ def load_tokenizer(folder: Path, names: Names) -> Any:
             f"{folder} is no model of gream: {MODEL_FILE} is missing; "
             "run `gream vocab` first, or correct the path."
         )
+    check_whole(folder)
     made_for = json.loads(marker.read_text())["names"]
     if made_for != names.fingerprint():
         raise InputError(

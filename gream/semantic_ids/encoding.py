@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from gream.artifacts import write_file
 from gream.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def _encode_shard(
     partial = file.with_suffix(".partial")
     with partial.open("wb") as handle:
         np.save(handle, np.concatenate(vectors))
+        handle.flush()
+        os.fsync(handle.fileno())  # or a power failure could leave the name without the bytes
     os.replace(partial, file)
 
 
@@ -149,7 +152,7 @@ def _prepare(folder: Path, key: str) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    note.write_text(key)
+    write_file(note, key)
 
 
 def _shard_file(folder: Path, number: int) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gream.artifacts import check_whole
 from gream.errors import InputError
 
 LAYOUT_FILE = "layout.json"
@@ -135,10 +136,11 @@ def load_names(folder: Path) -> Names:
     """Read the names that `gream sids` wrote.
 
     Raises:
-        InputError: the folder holds no names, or layout and codes do not belong together.
+        InputError: the folder holds no names, or layout and codes are damaged or do not belong together.
     """
     if not (folder / LAYOUT_FILE).is_file() or not (folder / CODES_FILE).is_file():
         raise InputError(f"{folder} holds no item names; run `gream sids`, or correct the path.")
+    check_whole(folder)
     data = json.loads((folder / LAYOUT_FILE).read_text())
     if not {"checksum", "num_trained"} <= data.keys():
         raise InputError(f"{folder} was written by an older gream; run `gream sids` again.")

@@ -2,8 +2,9 @@
 
 `.OUTPUT.checkpoint` holds the last whole state and says which training it belongs to: settings, inputs,
 rows in their order, versions of the libraries. The trainer writes a state into a place of its own, and it
-gets its name only when it is whole, so a run that is killed while it saves goes on from the state before.
-The folder vanishes with the finished training.
+gets its name only when all of it is on the disk, so a run that is killed while it saves goes on from the
+state before. Each state lists the hashes of its files, and one that was damaged later is never loaded. The
+folder vanishes with the finished training.
 
 With several processes all write into the same state; the first one names and removes, and the others wait.
 """
@@ -23,7 +24,7 @@ from typing import Any
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gream.artifacts import fingerprint
+from gream.artifacts import file_hashes, fingerprint, flush_to_disk, write_file
 from gream.language.curriculum import digest
 from gream.language.rows import Row
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _OWNER = "training.json"  # which training the folder belongs to
 _WHOLE = "step-"
+_HASHES = "hashes.json"  # of the other files of a state
 _VERSIONED = ("torch", "transformers", "trl", "peft")
 
 
@@ -70,6 +72,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
         """
         if is_first_process():
             self._make_ready()
+            self._drop_damaged()
         _wait_for_all()
         whole = self._whole()
         if not whole:
@@ -94,6 +97,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
         _wait_for_all()  # none may still be writing
         if is_first_process():
             before = self._whole()
+            write_file(draft / _HASHES, json.dumps(file_hashes(draft), indent=2) + "\n")
+            flush_to_disk(draft)
             os.replace(draft, self.folder / f"{_WHOLE}{state.global_step}")
             for old in before:
                 shutil.rmtree(old)
@@ -108,7 +113,17 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
             shutil.rmtree(self.folder)
         shutil.rmtree(self.drafts, ignore_errors=True)
         self.drafts.mkdir(parents=True)
-        (self.folder / _OWNER).write_text(json.dumps(self._training, indent=2) + "\n")
+        write_file(self.folder / _OWNER, json.dumps(self._training, indent=2) + "\n")
+
+    def _drop_damaged(self) -> None:
+        for state in self._whole():
+            if _hashes_of(state) != file_hashes(state, but=(_HASHES,)):
+                logger.info(
+                    "%s is damaged: its files are not what was saved; it is removed, and training goes on "
+                    "from the state before, or begins anew",
+                    state,
+                )
+                shutil.rmtree(state)
 
     def _whole(self) -> list[Path]:
         """Whole states, oldest first; two only where a run was killed between naming and removing."""
@@ -117,7 +132,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
     def _owner(self) -> Any:
         try:
             return json.loads((self.folder / _OWNER).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):  # killed before the folder had an owner
+        except (FileNotFoundError, ValueError):  # killed before the folder had an owner, or damaged
             return None
 
 
@@ -152,6 +167,14 @@ def steps_between_states(save_steps: int, num_iterations: int) -> int:
 def is_first_process() -> bool:
     """Say whether this process is the one that writes what all of them share."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def _hashes_of(state: Path) -> Any:
+    """Read the hashes that a state was saved with; None where they cannot be read."""
+    try:
+        return json.loads((state / _HASHES).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _wait_for_all() -> None:

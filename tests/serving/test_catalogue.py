@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from gream.artifacts import file_hashes
 from gream.data.store import Catalogue
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
@@ -287,7 +288,8 @@ def test_a_model_goes_on_where_it_is_the_same_and_ends_with_its_last_answer(
     shop.add([{"item_id": "new", "title": "Blue Hose"}])
     assert shop.current.recommender.engine.backend is backend and closed == []
     manifest = json.loads((run_folder / "base" / "manifest.json").read_text())
-    manifest["outputs"]["config.json"] = "another model"
+    (run_folder / "base" / "note").write_text("another model")
+    manifest["outputs"]["note"] = file_hashes(run_folder / "base")["note"]
     (run_folder / "base" / "manifest.json").write_text(json.dumps(manifest))
     busy = shop.current.recommender  # an answer that is still being made
     shop.reload()

@@ -119,6 +119,31 @@ def test_a_state_that_is_half_written_is_not_used(
     assert resumed == _files(run_dir / "out")
 
 
+@pytest.mark.parametrize(
+    ("file", "harm"), [("model.safetensors", "cut"), ("optimizer.pt", "one byte"), ("hashes.json", "gone")]
+)
+def test_a_damaged_state_is_told_and_never_loaded(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file: str, harm: str
+) -> None:
+    config = _config(run_dir, "out", epochs=6)
+    _interrupt_while_saving(monkeypatch, config, save=3)
+    [state] = (run_dir / ".out.checkpoint").glob("step-*")
+    whole = (state / file).read_bytes()
+    middle = len(whole) // 2
+    if harm == "gone":
+        (state / file).unlink()
+    else:
+        changed = bytes([whole[middle] ^ 1]) + whole[middle + 1 :] if harm == "one byte" else b""
+        (state / file).write_bytes(whole[:middle] + changed)
+    with caplog.at_level(logging.INFO, logger="gream"):
+        run(config)
+    assert f"{state} is damaged" in caplog.text and "going on" not in caplog.text
+    assert not state.exists()
+    mended = _files(run_dir / "out")
+    run(config)
+    assert mended == _files(run_dir / "out")
+
+
 def test_a_failure_before_the_first_whole_state_leaves_nothing(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
