@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gream.errors import InputError
+from gream.run_folder import disk_trouble_told
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # raised when a folder of an older gream can no longer be read
@@ -77,7 +78,7 @@ def writing(
         seed: the seed that the stage used.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the place cannot be written, or the disk is full.
     """
     started = time.monotonic()
     manifest = Manifest(stage, dict(config), {k: fingerprint(p) for k, p in inputs.items()}, seed)
@@ -90,14 +91,16 @@ def writing(
             f"Cannot write {folder}: {error.strerror}; free the place or choose another `run_dir`."
         ) from error
     try:
-        yield Draft(partial, manifest.counts)
-        manifest.outputs = file_hashes(partial)
-        manifest.versions = _versions()
-        manifest.seconds = round(time.monotonic() - started, 2)
-        manifest.peak_memory_mb = peak_memory_mb()
-        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
-        flush_to_disk(partial)
-        _replace(partial, folder)
+        with disk_trouble_told(folder.parent):  # inside, because what is removed below makes room
+            yield Draft(partial, manifest.counts)
+            manifest.outputs = file_hashes(partial)
+            manifest.versions = _versions()
+            manifest.seconds = round(time.monotonic() - started, 2)
+            manifest.peak_memory_mb = peak_memory_mb()
+            text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False)
+            (partial / MANIFEST).write_text(text + "\n")
+            flush_to_disk(partial)
+            _replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

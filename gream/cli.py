@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gream.arguments import StageConfig, describe, load_config, parse_overrides
 from gream.errors import InputError
+from gream.run_folder import how_to_go_on, working_in
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gream: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("gream: stopped; the same command goes on after the last finished stage.", file=sys.stderr)
+        print(f"gream: stopped; {how_to_go_on(words)}", file=sys.stderr)
         return 130
 
 
@@ -90,7 +91,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _stage(stage: str, words: list[str]) -> int:
-    from gream.pipeline import STAGES, report_stage, stage_module
+    from gream.pipeline import STAGES, run_alone, stage_module
 
     stage, words = _with_second_word(stage, words)
     if stage not in STAGES:
@@ -109,8 +110,7 @@ def _stage(stage: str, words: list[str]) -> int:
     if rehearsed:
         print(module.rehearse(config))
         return 0
-    module.run(config)
-    report_stage(config)
+    run_alone(stage, config)
     return 0
 
 
@@ -159,7 +159,9 @@ def _add(words: list[str]) -> int:
     file, *rest = _values(words) or [""]
     if not file or file.startswith("--"):
         raise InputError("`gream sids --add` needs a file with one item a line, then `--config FILE`.")
-    add_items(load_config(SidsConfig, *_file_and_overrides(rest, SidsConfig)), Path(file))
+    config = load_config(SidsConfig, *_file_and_overrides(rest, SidsConfig))
+    with working_in(Path(config.run_dir), f"gream sids --add {file}"):
+        add_items(config, Path(file))
     return 0
 
 

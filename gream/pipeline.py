@@ -7,6 +7,7 @@ the order, the first word the stage (the first two in `synthesize-profiles`). Ev
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -19,8 +20,9 @@ from types import ModuleType
 from typing import Any
 
 from gream.arguments import StageConfig, load_config
-from gream.artifacts import is_current, read_manifest
+from gream.artifacts import MANIFEST, damaged_file, is_current, read_manifest, sweep, write_file
 from gream.errors import InputError
+from gream.run_folder import working_in
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +93,21 @@ def _stage_of(match: re.Match[str]) -> str:
 
 
 def run_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Path, StageConfig]:
-    """Run all stages of a recipe that are not current; returns the run's folder and the last stage."""
+    """Run all stages of a recipe that are not current; returns the run's folder and the last stage.
+
+    Raises:
+        InputError: a mistake in the recipe or in what it reads; another command works in the run's folder;
+            the disk is full or must not be written.
+    """
     steps = read_recipe(folder, overrides)
     started = time.monotonic()
-    for number, step in enumerate(steps, start=1):
-        run_step(step, f"[{number}/{len(steps)}]")
     run_dir = Path(steps[-1].config.run_dir)
-    _write_run_file(run_dir, steps)
+    with contextlib.ExitStack() as held:
+        for place in dict.fromkeys(Path(step.config.run_dir) for step in steps):
+            held.enter_context(working_in(place, f"gream run {folder}"))
+        for number, step in enumerate(steps, start=1):
+            run_step(step, f"[{number}/{len(steps)}]")
+        _write_run_file(run_dir, steps)
     logger.info("%s is complete after %.0f s", run_dir, time.monotonic() - started)
     return run_dir, steps[-1].config
 
@@ -106,14 +116,40 @@ def run_step(step: Step, label: str) -> None:
     """Run one stage, or say that its folder is current."""
     config = step.config
     if is_current(config.output_path, stage=step.stage, config=config.recorded(), inputs=config.inputs()):
+        sweep(config.output_path)
         logger.info("%s %s: current, skipped", label, step.title)
         return
     logger.info("%s %s", label, step.title)
+    _tell_of_damage(config.output_path)
     stage_module(step.stage).run(config)
-    report_stage(config)
+    _report_stage(config)
 
 
-def report_stage(config: StageConfig) -> None:
+def _tell_of_damage(folder: Path) -> None:
+    """Say that a finished folder is made again because its files are not what was written."""
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        damaged = damaged_file(folder, read_manifest(folder))
+    except InputError as error:
+        logger.info("%s", error)
+        return
+    if damaged is not None:
+        logger.info("%s is missing, damaged or changed; %s is made again", folder / damaged, folder)
+
+
+def run_alone(stage: str, config: StageConfig) -> None:
+    """Run one stage without a recipe, current or not.
+
+    Raises:
+        InputError: as `run_recipe`.
+    """
+    with working_in(Path(config.run_dir), f"gream {stage}"):
+        stage_module(stage).run(config)
+    _report_stage(config)
+
+
+def _report_stage(config: StageConfig) -> None:
     """Log where a finished stage wrote and what it cost; its counts it has told itself."""
     manifest = read_manifest(config.output_path)
     logger.info(
@@ -123,16 +159,16 @@ def report_stage(config: StageConfig) -> None:
 
 def _write_run_file(run_dir: Path, steps: list[Step]) -> None:
     """Note the folders of the last evaluation, which are those that the run is served with."""
+    last: Any = next((s.config for s in reversed(steps) if s.stage == "evaluate"), None)
+    if last is None:
+        return
     from gream.decoding.recommender import RUN_FILE, SERVED  # here, because it imports torch
     from gream.evaluation.settings import plain_search, reasoning_search
     from gream.semantic_ids.adding import find_run, point_run_to
 
-    last: Any = next((s.config for s in reversed(steps) if s.stage == "evaluate"), None)
-    if last is None:
-        return
     folders = {name: getattr(last, name) for name in ("data", "sids", "model", "scorer")}
     search = reasoning_search(last) if last.reasoning else plain_search(last)
     settings = {name: getattr(search, name) for name in SERVED} | {"max_history": last.max_history}
-    (run_dir / RUN_FILE).write_text(json.dumps(folders | settings, indent=2) + "\n")
+    write_file(run_dir / RUN_FILE, json.dumps(folders | settings, indent=2) + "\n")
     # Items that were added to these names stay, as long as the names do.
     point_run_to(run_dir, find_run(last.locate("data"), last.locate("sids")))

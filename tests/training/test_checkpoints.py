@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gream.run_folder import LOCK_FILE
 from gream.training.checkpoints import Checkpoints, steps_between_states, training_of
 from gream.training.sft import SftConfig, run
 
@@ -79,6 +80,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(run_dir: Path, caplog: pyte
     assert caplog.text.count("going on") == 1
     assert killed == _files(run_dir / "out")
     assert manifest == _manifest(run_dir / "out")
+    (run_dir / LOCK_FILE).unlink()  # of the killed command, which holds nothing any more
     assert sorted(p.name for p in run_dir.iterdir()) == ["base", "data", "out", "sids"]
 
 
