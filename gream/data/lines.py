@@ -25,6 +25,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 # What json and ast answer to broken or hostile text; thousands of brackets make the last two.
 PARSE_ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
+_GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 _SHOWN = 60  # characters of a broken line that a message repeats
 
 
@@ -86,10 +87,7 @@ def byte_lines(path: Path) -> Iterator[bytes]:
         InputError: no such file, or a broken gzip file.
     """
     with open_plain(path) as handle:
-        try:
-            yield from handle
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path} ends early or is damaged ({error}); fetch the file again.") from error
+        yield from handle
 
 
 @contextlib.contextmanager
@@ -97,7 +95,7 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
     """Open a file for its bytes, unpacked if it is gzip.
 
     Raises:
-        InputError: no such file.
+        InputError: no such file, or, while it is read, a broken gzip file.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; correct the path to a file.")
@@ -106,7 +104,11 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
             yield raw
             return
         with gzip.open(raw) as unpacked:
-            yield unpacked  # type: ignore[misc]  # GzipFile reads as a BinaryIO does
+            try:
+                yield unpacked  # type: ignore[misc]  # GzipFile reads as a BinaryIO does
+            except _GZIP_ERRORS as error:
+                told = f"{path} ends early or is damaged ({error}); fetch the file again."
+                raise InputError(told) from error
 
 
 @contextlib.contextmanager
@@ -125,7 +127,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with gzip.open(path) as packed:
                 shutil.copyfileobj(packed, copy)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except _GZIP_ERRORS as error:
             raise InputError(f"{path} ends early or is damaged ({error}); fetch the file again.") from error
         copy.flush()
         yield Path(copy.name)

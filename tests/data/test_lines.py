@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gream.data.lines import json_lines, unpacked
+from gream.data.lines import json_lines, open_plain, unpacked
 from gream.data.unusable import Unusable
 from gream.errors import InputError
 
@@ -83,6 +83,8 @@ def test_missing_empty_and_damaged_files_are_errors(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"lines\.jsonl ends early or is damaged"):
             _read(path)
+        with pytest.raises(InputError, match=r"ends early or is damaged"), open_plain(path) as handle:
+            handle.read()  # as the readers of MovieLens, RecBole and LC-Rec do
         with pytest.raises(InputError, match=r"ends early or is damaged"), unpacked(path):
             pass
 
