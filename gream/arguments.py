@@ -109,7 +109,10 @@ def load_config(
         raise InputError(f"{where}: {'; '.join(problems)}.")
     try:
         # As JSON, because strict validation of Python objects takes no mapping for a dataclass.
-        config = TypeAdapter(cls).validate_json(json.dumps(_expand(cls, values), default=str), strict=True)
+        text = json.dumps(_expand(cls, values), default=str)
+        config = TypeAdapter(cls).validate_json(text, strict=True)
+    except (TypeError, RecursionError) as error:  # a key that is a list, brackets by the thousand
+        raise InputError(f"{where}: settings are nested too deep, or a key in them is no text.") from error
     except ValidationError as error:
         told = [_told(problem) for problem in error.errors()]
         raise InputError(f"{where}: {'; '.join(told)}.") from error
@@ -125,6 +128,30 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
 )
+
+
+# What YAML answers to broken text; a date in month 13 makes a ValueError, many brackets a RecursionError.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
+_MOST_VALUES = 100_000  # in a file; forty lines of aliases that double spell a trillion
+_SHOWN = 200  # characters of a wrong value that a message repeats
+
+
+def _parsed(text: str) -> Any:
+    """Read YAML.
+
+    Raises:
+        One of _YAML_ERRORS: it is none, or holds itself, or more values than any recipe.
+    """
+    values = yaml.load(text, _Loader)
+    waiting, seen = [values], 0
+    while waiting:
+        value, seen = waiting.pop(), seen + 1
+        if seen > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values, or an alias of what it stands in")
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        if isinstance(inner, (list, tuple, set)):
+            waiting.extend(inner)
+    return values
 
 
 def parse_overrides(arguments: Sequence[str], cls: type[StageConfig] = StageConfig) -> dict[str, Any]:
@@ -152,8 +179,8 @@ def parse_overrides(arguments: Sequence[str], cls: type[StageConfig] = StageConf
                 raise InputError(f"`{flag}` has no value; give it as `{flag} VALUE`.")
             text = queue.pop(0)
         try:
-            values[key] = text if key in texts else yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
+            values[key] = text if key in texts else _parsed(text)
+        except _YAML_ERRORS as error:
             raise InputError(f"`{flag} {text}` cannot be read as a value; quote it.") from error
     return values
 
@@ -165,10 +192,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
         InputError: no such file, or not a mapping.
     """
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        values = _parsed(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{file} does not exist; give the path of a recipe's YAML file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; give a recipe's YAML file.") from error
+    except _YAML_ERRORS as error:
         raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
         raise InputError(f"{file} must hold `key: value` lines, one for each setting.")
@@ -200,7 +229,9 @@ def _told(problem: Mapping[str, Any]) -> str:
     message = str(problem["msg"])
     if not problem["loc"]:
         return message.removeprefix("Value error, ").rstrip(".")
-    return f"`{'.'.join(map(str, problem['loc']))}` = {problem['input']!r}: {message}"
+    given = repr(problem["input"])
+    shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
+    return f"`{'.'.join(map(str, problem['loc']))}` = {shown}: {message}"
 
 
 def _expand(cls: type[StageConfig], values: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,18 @@ def read_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> lis
         if stage not in STAGES:
             raise InputError(f"{path} names the stage {stage!r}; known stages: {', '.join(STAGES)}.")
         steps.append(Step(path, stage, load_config(stage_module(stage).CONFIG, path, overrides)))
+        _check_place(steps[-1].config, str(path))
     return steps
+
+
+def _check_place(config: StageConfig, where: str) -> None:
+    """Refuse to write anywhere but into a folder of the run: whatever stands there is replaced."""
+    name = config.output
+    if name in ("", ".", "..") or Path(name).name != name or "\0" in name or "\0" in config.run_dir:
+        raise InputError(
+            f"{where}: `output` is {name!r} in `run_dir` {config.run_dir!r}; give the plain name of one "
+            f"folder inside of `run_dir`, such as {type(config).output!r}."
+        )
 
 
 def _stage_of(match: re.Match[str]) -> str:
@@ -144,6 +155,7 @@ def run_alone(stage: str, config: StageConfig) -> None:
     Raises:
         InputError: as `run_recipe`.
     """
+    _check_place(config, f"gream {stage}")
     with working_in(Path(config.run_dir), f"gream {stage}"):
         stage_module(stage).run(config)
     _report_stage(config)

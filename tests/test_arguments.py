@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gream.arguments import (
     load_config,
     option,
     parse_overrides,
+    read_yaml,
 )
 from gream.errors import InputError
 
@@ -138,3 +140,29 @@ def test_a_yes_or_no_setting_needs_no_value() -> None:
     assert parse_overrides(["--scaling", "false"], Switched) == {"scaling": False}
     with pytest.raises(InputError, match="`--rate` has no value"):
         parse_overrides(["--scaling", "--rate"], Switched)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 2026-13-01\n", "not valid YAML"),  # a date that is none, not a YAML error to PyYAML
+        ("seed: " + "[" * 3000 + "\n", "not valid YAML"),
+        ("seed: &a [*a]\n", "more than 100,000 values, or an alias"),
+        ("x: {a: &a [1, 1], b: &b [*a, *a]" + "".join(
+            f", {chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]" for n in range(1, 24)
+        ) + "}\n", "more than 100,000 values, or an alias"),
+        ("seed: {[1]: 2, ? [a] : b}\n", "not valid YAML"),
+        ("output: " + json.dumps(["x" * 9000]) + "\n", "..."),
+    ],
+)  # fmt: skip
+def test_hostile_yaml_is_refused_in_a_few_words(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_config(StageConfig, file)
+    assert said in str(error.value) and len(str(error.value)) < 1000
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_yaml(tmp_path)

@@ -69,6 +69,19 @@ def test_unknown_key_names_file_key_and_the_nearest(
         assert "1-data.yaml" in error and "did you mean `num_items`" in error
 
 
+@pytest.mark.parametrize("output", ["", ".", "..", "a/b", "../a", "/tmp", "a\0b"])
+def test_a_stage_writes_into_one_folder_of_its_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    """What stands at the place of an output is replaced: with `..` that was the folder around the run."""
+    (tmp_path / "1-data.yaml").write_text(json.dumps({"run_dir": str(tmp_path / "run"), "output": output}))
+    (tmp_path / "precious").write_text("")
+    for words in (["data", "--config", str(tmp_path / "1-data.yaml")], ["run", str(tmp_path)]):
+        error = _mistake(capsys, *words)
+        assert "`output` is" in error and "one folder inside of `run_dir`, such as 'data'" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1-data.yaml", "precious"]
+
+
 def test_inspect_prints_a_recipe_and_wants_one_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
