@@ -163,7 +163,7 @@ def _parquet_entries(path: Path) -> Iterator[tuple[str, object]]:
                 for entry in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", entry
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read; repair it or export it again.") from error
 
 

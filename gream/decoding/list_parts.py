@@ -148,7 +148,7 @@ def _note(path: Path) -> dict[str, Any] | None:
     """Read what a part says of itself; None where there is no whole part."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (FileNotFoundError, NotADirectoryError, pa.ArrowException):
+    except (OSError, pa.ArrowException):  # a damaged footer is an OSError to arrow
         return None
     note: dict[str, Any] | None = json.loads(metadata[_KEY]) if _KEY in metadata else None
     return note

@@ -25,6 +25,7 @@ from gream.artifacts import fingerprint
 from gream.decoding.history_file import NOTHING_LEFT, Counts, Request, Requests, answerable
 from gream.decoding.list_parts import ListParts
 from gream.decoding.recommender import RUN_FILE, Question, Recommendation, Recommender
+from gream.decoding.run_file import read_run_settings
 from gream.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def write_lists(
 
 def run_fingerprint(run: Path) -> dict[str, str]:
     """Tell what lists of a run depend on: its settings and the content of its folders."""
-    settings = json.loads((run / RUN_FILE).read_text())
+    settings = read_run_settings(run / RUN_FILE)
     folders = {name: settings[name] for name in ("data", "sids", "model", "scorer") if settings[name]}
     return {
         f"run ({RUN_FILE})": json.dumps(settings, sort_keys=True),

@@ -9,7 +9,6 @@ Legend: N items.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from gream.decoding.chains import WatchChain, readable_text
 from gream.decoding.filters import Aisles, Filters, Shelf
 from gream.decoding.readable import item_titles, readable_chain
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
+from gream.decoding.run_file import read_run_settings
 from gream.decoding.search_tree import Prefix, search_tree
 from gream.errors import InputError, NotFoundError
 from gream.language.reasoning import Chain, split_unfinished
@@ -127,7 +127,7 @@ class Recommender:
             raise InputError(
                 f"{run} is no finished run: {RUN_FILE} is missing; run `gream run RECIPE` to its end."
             )
-        settings = json.loads(path.read_text())
+        settings = read_run_settings(path)
         needed = ("data", "sids", "model", "scorer", "max_history", *SERVED)
         missing = [name for name in needed if name not in settings]
         if missing:

@@ -127,7 +127,10 @@ def _raw_ids(path: Path) -> dict[str, str]:
     table = path.with_name(path.name.removesuffix(INDEX_SUFFIX) + ".item2id")
     if not table.is_file():
         return {}
-    pairs = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line]
+    try:
+        pairs = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is no UTF-8 ({error}); write it again.") from error
     broken = next((number for number, pair in enumerate(pairs, start=1) if len(pair) != 2), None)
     if broken:
         raise InputError(f"{table}, line {broken} must be a raw id, a tab and a number; correct the line.")
