@@ -48,8 +48,10 @@ def test_a_client_that_leaves_is_noticed_while_it_waits(recommender: Watched, pa
         async with app.router.lifespan_context(app):
             leave = asyncio.Event()
             asyncio.get_running_loop().call_later(0.2, leave.set)
-            sent = await ask(app, path, {"requests": [ONE]} if path else ONE, leave)
-            gate.set()
+            try:
+                sent = await asyncio.wait_for(ask(app, path, {"requests": [ONE]} if path else ONE, leave), 5)
+            finally:
+                gate.set()
         assert sent[0]["status"] == 499 and recommender.groups == [1]
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
@@ -71,8 +73,10 @@ def test_nothing_is_computed_for_who_left_the_queue(recommender: Watched, path: 
             )
             await asyncio.sleep(0.2)
             leave.set()
-            await second
-            gate.set()
+            try:
+                await asyncio.wait_for(second, 5)
+            finally:
+                gate.set()
             assert (await first)[0]["status"] == 200
 
     asyncio.run(asyncio.wait_for(scenario(), 20))

@@ -218,8 +218,8 @@ def test_who_waits_too_long_is_told_whose_limit_it_was(
     recommender.gate = threading.Event()
     with TestClient(serve.create_app(recommender, config), base_url="http://localhost") as client:
         response = client.post("/v1/recommendations", json={"history": ["item-3"], "timeout": own})
-        assert response.status_code == status and "within 0.05 s" in response.json()["detail"]
         recommender.gate.set()
+    assert response.status_code == status and "within 0.05 s" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(("engine", "at_once"), [("torch", 1), ("vllm", 2)])
