@@ -130,6 +130,24 @@ def test_a_request_that_has_ended_is_inside_no_more(fails: bool) -> None:
     assert seen == [(1, False, True)] and inside.requests == 0
 
 
+def test_of_a_body_that_says_it_is_too_large_nothing_is_read() -> None:
+    sent: list[Any] = []
+
+    async def app(*_: Any) -> None:
+        raise AssertionError("the application was asked")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("the body was read")
+
+    guard = Guard(app, key="", max_body=9, metrics=Metrics(), hosts=(), inside=Inside())
+    headers = [(b"content-length", b"10")]
+    asyncio.run(guard({"type": "http", "path": "/", "headers": headers}, receive, send))
+    assert sent[0]["status"] == 413
+
+
 def test_every_answer_has_the_headers_of_safety(recommender: Watched) -> None:
     client = client_of(recommender)
     for path in ("/", "/docs", "/health", "/v1/items/none", "/nowhere"):
