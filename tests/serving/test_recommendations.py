@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from gream.decoding.filters import Filters
 from gream.decoding.recommender import Recommendation
+from gream.errors import InputError
 from gream.serving import app as serve
 from tests.serving.conftest import Watched
 
@@ -136,6 +137,23 @@ def test_a_broken_body_is_a_4xx_with_a_sentence(client: TestClient, body: bytes)
     response = client.post("/v1/recommendations", content=body, headers={"Content-Type": "application/json"})
     assert 400 <= response.status_code < 500
     assert isinstance(response.json()["detail"], str)
+
+
+def test_of_many_problems_the_first_are_told_and_the_others_counted(ask: Ask) -> None:
+    response = ask(history=[3], **{f"field{n}": 1 for n in range(7)})
+    told = response.json()["detail"]
+    assert response.status_code == 422 and told.count("`: ") == 5 and told.endswith("; and 3 more.")
+
+
+def test_a_sentence_that_cannot_be_encoded_is_sent_all_the_same(
+    ask: Ask, recommender: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise InputError("half a letter: \ud83d")
+
+    monkeypatch.setattr(recommender, "ask", refuse)
+    response = ask(history=["item-3"])
+    assert response.status_code == 409 and response.json() == {"detail": "half a letter: \\ud83d"}
 
 
 def test_a_batch_answers_each_by_itself(client: TestClient, recommender: Watched) -> None:
