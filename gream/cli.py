@@ -13,13 +13,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from gream.arguments import StageConfig, describe, load_config, parse_overrides
+from gream.arguments import StageConfig, load_config, parse_overrides
 from gream.errors import InputError
 from gream.run_folder import how_to_go_on, working_in
+from gream.words import asks_for_help, file_and_overrides, place, values
 
 logger = logging.getLogger(__name__)
 
-_USAGE = """usage: gream run RECIPE [--key value ...]
+_USAGE = """usage: gream plan RECIPE [--devices 8] [--device_memory 80] [--accelerate zero3] [--json]
+       gream run RECIPE [--key value ...]
        gream STAGE --config FILE [--key value ...]
        gream data --inspect FILE_OR_FOLDER
        gream synthesize profiles|traces --config FILE [--dry-run]
@@ -80,6 +82,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     command, rest = words[0], words[1:]
     commands: dict[str, Callable[[list[str]], int]] = {
+        "plan": _plan,
         "run": _run,
         "recommend": _recommend,
         "serve": _serve,
@@ -95,18 +98,17 @@ def _stage(stage: str, words: list[str]) -> int:
 
     stage, words = _with_second_word(stage, words)
     if stage not in STAGES:
-        raise InputError(
-            f"`{stage}` is no command of gream; known: run, recommend, serve, export, {', '.join(STAGES)}."
-        )
+        known = ("plan", "run", "recommend", "serve", "export", *STAGES)
+        raise InputError(f"`{stage}` is no command of gream; known: {', '.join(known)}.")
     task = _TASKS.get((stage, words[0].partition("=")[0])) if words else None
     if task:
         return task(words)
     module = stage_module(stage)
-    if _asks_for_help(words, module.CONFIG, f"gream {stage} --config FILE"):
+    if asks_for_help(words, module.CONFIG, f"gream {stage} --config FILE"):
         return 0
     rehearsed = stage in _REHEARSED and bool(_DRY_RUN & set(words))
     words = [word for word in words if not (rehearsed and word in _DRY_RUN)]
-    config = load_config(module.CONFIG, *_file_and_overrides(words, module.CONFIG))
+    config = load_config(module.CONFIG, *file_and_overrides(words, module.CONFIG))
     if rehearsed:
         print(module.rehearse(config))
         return 0
@@ -124,7 +126,7 @@ def _with_second_word(stage: str, words: list[str]) -> tuple[str, list[str]]:
 def _inspect(words: list[str]) -> int:
     from gream.data.inspect import inspect
 
-    places = _values(words)
+    places = values(words)
     if len(places) != 1 or not places[0]:
         raise InputError("`gream data --inspect` needs one file or folder, and nothing else.")
     print(inspect(Path(places[0])), end="")
@@ -134,14 +136,14 @@ def _inspect(words: list[str]) -> int:
 def _compare(words: list[str]) -> int:
     from gream.semantic_ids.comparison import compare
 
-    print(compare([Path(place) for place in _values(words)]))
+    print(compare([Path(place) for place in values(words)]))
     return 0
 
 
 def _compare_runs(words: list[str]) -> int:
     from gream.evaluation.compare_runs import compare_runs
 
-    places = _values(words)
+    places = values(words)
     folder = Path("comparison")
     if "--to" in places:
         at = places.index("--to")
@@ -156,25 +158,19 @@ def _add(words: list[str]) -> int:
     from gream.semantic_ids.adding import add_items
     from gream.semantic_ids.build import SidsConfig
 
-    file, *rest = _values(words) or [""]
+    file, *rest = values(words) or [""]
     if not file or file.startswith("--"):
         raise InputError("`gream sids --add` needs a file with one item a line, then `--config FILE`.")
-    config = load_config(SidsConfig, *_file_and_overrides(rest, SidsConfig))
+    config = load_config(SidsConfig, *file_and_overrides(rest, SidsConfig))
     with working_in(Path(config.run_dir), f"gream sids --add {file}"):
         add_items(config, Path(file))
     return 0
 
 
-def _values(words: list[str]) -> list[str]:
-    """Words after the first, and what stands behind its `=`."""
-    _, has_value, value = words[0].partition("=")
-    return [*([value] if has_value else []), *words[1:]]
-
-
 def _export(words: list[str]) -> int:
     from gream.semantic_ids.export import ExportConfig, export
 
-    run, rest = _place(
+    run, rest = place(
         words, "a run's folder, such as runs/demo", "gream export RUN --to FOLDER", ExportConfig
     )
     if run is None:
@@ -194,10 +190,19 @@ _TASKS: dict[tuple[str, str], Callable[[list[str]], int]] = {
 }
 
 
+def _plan(words: list[str]) -> int:
+    from gream.planning.plan import PlanConfig, plan
+
+    recipe, rest = place(words, "a recipe's folder, such as recipes/demo", "gream plan RECIPE", PlanConfig)
+    if recipe is not None:
+        print(plan(Path(recipe), load_config(PlanConfig, None, parse_overrides(rest, PlanConfig))))
+    return 0
+
+
 def _run(words: list[str]) -> int:
     from gream.pipeline import run_recipe
 
-    recipe, rest = _place(words, "a recipe's folder, such as recipes/demo", "gream run RECIPE", StageConfig)
+    recipe, rest = place(words, "a recipe's folder, such as recipes/demo", "gream run RECIPE", StageConfig)
     if recipe is None:
         return 0
     run_dir, last = run_recipe(Path(recipe), parse_overrides(rest))
@@ -215,7 +220,7 @@ def _recommend(words: list[str]) -> int:
     from gream.decoding.shown_list import format_json, format_table
     from gream.terminal import WIDTH
 
-    run, rest = _place(words, "a run's folder, such as runs/demo", "gream recommend RUN", RecommendConfig)
+    run, rest = place(words, "a run's folder, such as runs/demo", "gream recommend RUN", RecommendConfig)
     if run is None:
         return 0
     config = load_config(RecommendConfig, None, {"run_dir": run, **parse_overrides(rest, RecommendConfig)})
@@ -231,35 +236,13 @@ def _recommend(words: list[str]) -> int:
 def _serve(words: list[str]) -> int:
     from gream.serving.app import ServeConfig, from_environment, run
 
-    place, rest = _place(words, "a run's folder, such as runs/demo", "gream serve RUN", ServeConfig)
-    if place is None:
+    run_dir, rest = place(words, "a run's folder, such as runs/demo", "gream serve RUN", ServeConfig)
+    if run_dir is None:
         return 0
     given = parse_overrides(from_environment(os.environ), ServeConfig)
-    file, typed = _file_and_overrides(rest, ServeConfig)
-    run(load_config(ServeConfig, file, given | typed | {"run_dir": place}))
+    file, typed = file_and_overrides(rest, ServeConfig)
+    run(load_config(ServeConfig, file, given | typed | {"run_dir": run_dir}))
     return 0
-
-
-def _place(words: list[str], what: str, usage: str, cls: type[StageConfig]) -> tuple[str | None, list[str]]:
-    """Take the folder that a command needs; None after printing the help."""
-    if _asks_for_help(words, cls, usage):
-        return None, []
-    if not words or words[0].startswith("--"):
-        raise InputError(f"`{usage}` needs {what}.")
-    return words[0], words[1:]
-
-
-def _asks_for_help(words: list[str], cls: type[StageConfig], usage: str) -> bool:
-    if not {"-h", "--help"} & set(words):
-        return False
-    print(f"usage: {usage} [--key value ...]\n\nsettings:\n{describe(cls)}")
-    return True
-
-
-def _file_and_overrides(words: list[str], cls: type[StageConfig]) -> tuple[Path | None, dict[str, object]]:
-    values = parse_overrides(words, cls)
-    file = values.pop("config", None)
-    return (Path(str(file)) if file is not None else None), values
 
 
 def _quiet_libraries() -> None:

@@ -29,7 +29,7 @@ FLOORS = [
     ("decoding",),
     ("evaluation",),
     ("training", "serving"),
-    ("pipeline", "cli", "doctor", "__init__", "__main__"),
+    ("pipeline", "planning", "words", "cli", "doctor", "__init__", "__main__"),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {("training", "serving"), ("serving", "training")}

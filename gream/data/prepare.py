@@ -92,15 +92,7 @@ def run(config: DataConfig) -> None:
             logger.info("%s", line)
         source.unusable.check(config.max_unusable, "max_unusable")
         draft.counts["rows_unusable"] = source.unusable.counts
-        prepared = prepare(
-            source,
-            core=config.core,
-            deduplicate=config.deduplicate,
-            split=config.split,
-            validation_users=config.validation_users,
-            seed=config.seed,
-            shuffle_ties=config.shuffle_ties,
-        )
+        prepared = _prepared(source, config)
         draft.counts.update(prepared.counts)
         save_dataset(
             draft.path,
@@ -112,6 +104,30 @@ def run(config: DataConfig) -> None:
         if shop:
             draft.counts.update(_save_truth(draft.path, shop, prepared))
     _log(draft.counts, config.shuffle_ties)
+
+
+def look(config: DataConfig) -> Prepared:
+    """Read or simulate purchases and prepare them, and write nothing.
+
+    Raises:
+        InputError: as `run`.
+    """
+    _check(config)
+    source = _simulated(config).source() if config.source == "simulator" else _read(config)
+    source.unusable.check(config.max_unusable, "max_unusable")
+    return _prepared(source, config)
+
+
+def _prepared(source: Source, config: DataConfig) -> Prepared:
+    return prepare(
+        source,
+        core=config.core,
+        deduplicate=config.deduplicate,
+        split=config.split,
+        validation_users=config.validation_users,
+        seed=config.seed,
+        shuffle_ties=config.shuffle_ties,
+    )
 
 
 def _simulated(config: DataConfig) -> Shop:

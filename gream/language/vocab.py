@@ -36,7 +36,7 @@ from gream.errors import InputError
 from gream.language.prompting import MARKERS, prompts_folder
 from gream.semantic_ids.build import load_codebooks
 from gream.semantic_ids.item_text import load_item_text
-from gream.semantic_ids.layout import Names, load_names
+from gream.semantic_ids.layout import Names, SidLayout, load_names
 
 logger = logging.getLogger(__name__)
 
@@ -158,16 +158,7 @@ def extend(
     Raises:
         InputError: the tokenizer already holds some of the tokens.
     """
-    known = tokenizer.get_vocab()
-    tokens = names.layout.tokens()
-    clash = [token for token in tokens if token in known]
-    if clash:
-        raise InputError(
-            f"The base model's tokenizer already holds {clash[0]}; start from a model without item tokens."
-        )
-    markers = [marker for marker in MARKERS if marker not in known]
-    for token in markers + tokens:  # added one by one: the block's ids must follow this order
-        tokenizer.add_tokens(AddedToken(token, special=False, normalized=False))
+    tokens = add_tokens(tokenizer, names.layout)
     old = model.get_input_embeddings().weight.detach().float()
     old_mean, old_std = old.mean(dim=0), float(old.std())
     model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
@@ -180,6 +171,25 @@ def extend(
     with torch.no_grad():
         for layer in {id(e.weight): e for e in _embeddings(model)}.values():
             layer.weight[ids] = torch.from_numpy(rows).to(layer.weight)
+
+
+def add_tokens(tokenizer: Any, layout: SidLayout) -> list[str]:
+    """Add the markers and the item block to a tokenizer, in place; returns the tokens of the block.
+
+    Raises:
+        InputError: it already holds some of them.
+    """
+    known = tokenizer.get_vocab()
+    tokens = layout.tokens()
+    clash = [token for token in tokens if token in known]
+    if clash:
+        raise InputError(
+            f"The base model's tokenizer already holds {clash[0]}; start from a model without item tokens."
+        )
+    markers = [marker for marker in MARKERS if marker not in known]
+    for token in markers + tokens:  # added one by one: the block's ids must follow this order
+        tokenizer.add_tokens(AddedToken(token, special=False, normalized=False))
+    return tokens
 
 
 def item_rows(
