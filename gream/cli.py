@@ -20,7 +20,8 @@ from gream.words import asks_for_help, file_and_overrides, place, values
 
 logger = logging.getLogger(__name__)
 
-_USAGE = """usage: gream plan RECIPE [--devices 8] [--device_memory 80] [--accelerate zero3] [--json]
+_USAGE = """usage: gream doctor [--json]
+       gream plan RECIPE [--devices 8] [--device_memory 80] [--accelerate zero3] [--json]
        gream run RECIPE [--key value ...]
        gream STAGE --config FILE [--key value ...]
        gream data --inspect FILE_OR_FOLDER
@@ -82,6 +83,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     command, rest = words[0], words[1:]
     commands: dict[str, Callable[[list[str]], int]] = {
+        "doctor": _doctor,
         "plan": _plan,
         "run": _run,
         "recommend": _recommend,
@@ -98,7 +100,7 @@ def _stage(stage: str, words: list[str]) -> int:
 
     stage, words = _with_second_word(stage, words)
     if stage not in STAGES:
-        known = ("plan", "run", "recommend", "serve", "export", *STAGES)
+        known = ("doctor", "plan", "run", "recommend", "serve", "export", *STAGES)
         raise InputError(f"`{stage}` is no command of gream; known: {', '.join(known)}.")
     task = _TASKS.get((stage, words[0].partition("=")[0])) if words else None
     if task:
@@ -188,6 +190,16 @@ _TASKS: dict[tuple[str, str], Callable[[list[str]], int]] = {
     ("sids", "--add"): _add,
     ("evaluate", "--compare"): _compare_runs,
 }
+
+
+def _doctor(words: list[str]) -> int:
+    from gream.doctor.examine import DoctorConfig, doctor
+
+    if asks_for_help(words, DoctorConfig, "gream doctor"):
+        return 0
+    told, code = doctor(load_config(DoctorConfig, None, parse_overrides(words, DoctorConfig)))
+    print(told)
+    return code
 
 
 def _plan(words: list[str]) -> int:
