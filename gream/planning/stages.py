@@ -190,10 +190,11 @@ class Planner:
         longest = config.max_completion_length if reasons else answer.longest_answer
         batches = -(-config.max_steps // config.num_iterations)
         completions = batches * config.prompts_per_batch * config.num_generations
-        each = targets.prompt + (
-            config.reasoning_share * answer.answer
-            + (1 - config.reasoning_share) * (prompter.names.layout.num_codebooks + 1)
-        )
+        share, name = config.reasoning_share, prompter.names.layout.num_codebooks + 1
+        mean = share * answer.answer + (1 - share) * name
+        # All of a batch are padded to its longest, and some chain is nearly always cut.
+        padded = share * longest + (1 - share) * name
+        on_vllm = config.engine == "vllm"
         length = targets.longest + longest
         training = Training(
             shape=shape,
@@ -207,31 +208,29 @@ class Planner:
             reference=config.beta > 0,
         )
         at_once = config.prompts_per_batch * config.num_generations // self._devices
-        asked = (config.beta > 0) + (
-            config.engine == "vllm"
-        )  # forward passes of the reference and of the policy
+        asked = (config.beta > 0) + on_vllm  # forward passes of the reference, and of the policy
         return Needs(
             step,
             shape,
             self._parts.configuration(vocab),
             training=training,
             rows=completions,
-            tokens=completions * each,
+            tokens=completions * (targets.prompt + mean),
             steps=config.max_steps,
-            rollouts=0 if config.engine == "vllm" else at_once * length,
-            vllm=COLOCATED if config.engine == "vllm" else 0.0,
+            rollouts=0 if on_vllm else at_once * length,
+            vllm=COLOCATED if on_vllm else 0.0,
             work=Work(
                 passes=completions * config.num_iterations / config.micro_batch_size,
                 sequences=config.micro_batch_size,
-                length=round(each),
-                answers=round(config.micro_batch_size * (each - targets.prompt)),
+                length=round(targets.prompt + padded),
+                answers=round(config.micro_batch_size * padded),
                 updates=config.max_steps,
-                read=completions * (targets.prompt + asked * each),
+                read=completions * (targets.prompt + asked * (targets.prompt + padded)),
                 read_length=round(targets.prompt),
-                written=completions * (each - targets.prompt),
+                written=completions * (mean if on_vllm else padded),
                 side_by_side=at_once,
             ),
-            notes=_refills(config),
+            notes=(_padding(longest, answer), *_refills(config)),
         )
 
     def _evaluate(self, step: Step) -> Needs:
@@ -286,6 +285,11 @@ def _too_long(volume: Volume, limit: int) -> tuple[str, ...]:
     if volume.longest <= limit:
         return ()
     return (f"the longest row seen has {volume.longest:,} tokens and max_length is {limit:,}; raise it",)
+
+
+def _padding(longest: int, answer: Volume) -> str:
+    mean = f"a mean one has {answer.answer:.0f}"
+    return f"time is told for batches padded to {longest:,} tokens a completion; {mean}"
 
 
 def _refills(config: Any) -> tuple[str, ...]:
