@@ -58,7 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     try:
         with _plain_log():
-            return _dispatch(words)
+            code = _dispatch(words)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        from gream.terminal import nobody_reads
+
+        if not nobody_reads():
+            raise
+        return 141  # as of a program that SIGPIPE ends
     except InputError as error:
         print(f"gream: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,9 @@ characters, and are never read as markup.
 from __future__ import annotations
 
 import io
+import os
+import select
+import sys
 from collections.abc import Sequence
 
 from rich import box
@@ -38,3 +41,13 @@ def rendered(renderable: RenderableType, width: int = WIDTH) -> str:
     out = io.StringIO()
     Console(file=out, width=width, color_system=None).print(renderable)
     return out.getvalue()
+
+
+def nobody_reads() -> bool:
+    """Say whether the reader of the output has left, as `head` does; if so, the rest is dropped."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    left = any(event & select.POLLERR for _, event in watch.poll(0))
+    if left:  # or Python complains when it writes the rest out at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left

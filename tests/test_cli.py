@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,16 @@ def test_defaults_of_every_stage_are_valid_settings() -> None:
         config = stage_module(stage).CONFIG
         needed = {} if stage != "evaluate" else {"model": "srpo"}
         assert load_config(config, None, needed).output
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gream ... | head` ends as other programs do: without a traceback, and not as if all were well."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-m", "gream.cli", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read()
+        assert process.wait() == 141
+    assert "Traceback" not in told and "Broken" not in told
