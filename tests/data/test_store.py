@@ -159,12 +159,16 @@ def test_folder_of_another_stage_is_refused(tmp_path: Path) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     folder = _save(tmp_path / "data")
     (folder / SPLITS_FILE).unlink()
-    with pytest.raises(InputError, match=r"splits\.parquet is missing; run `gream data` again"):
+    with pytest.raises(InputError, match=r"splits\.parquet is missing, damaged or changed since"):
         load_interactions(folder)
 
 
 def test_splits_of_other_purchases_are_refused(tmp_path: Path) -> None:
     folder = _save(tmp_path / "data")
-    pl.read_parquet(folder / SPLITS_FILE).head(6).write_parquet(folder / SPLITS_FILE)
+    shorter = pl.read_parquet(folder / SPLITS_FILE).head(6)
+    with artifacts.writing(tmp_path / "other", stage="data", config={}, inputs={}, seed=0) as draft:
+        for file in folder.glob("*.parquet"):
+            (draft.path / file.name).write_bytes(file.read_bytes())
+        shorter.write_parquet(draft.path / SPLITS_FILE)
     with pytest.raises(InputError, match=r"splits\.parquet does not list the purchases of interactions"):
-        load_interactions(folder)
+        load_interactions(tmp_path / "other")

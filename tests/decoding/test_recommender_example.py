@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from gream.artifacts import writing
 from gream.data.store import CATALOGUE_FILE
 from gream.decoding import recommender
 
@@ -16,9 +17,13 @@ def test_the_documented_example_runs(
     run_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a folder where `runs/demo` is the toy run, with ids as the demo spells them."""
-    catalogue = run_folder / "data" / CATALOGUE_FILE
+    data = run_folder / "data"
     ids = pl.format("item-{}", pl.col("item").cast(pl.String).str.zfill(4))
-    pl.read_parquet(catalogue).with_columns(item_id=ids).write_parquet(catalogue)
+    with writing(data, stage="data", config={}, inputs={}, seed=0) as draft:  # files with a manifest that fits
+        for file in data.glob("*.parquet"):
+            (draft.path / file.name).write_bytes(file.read_bytes())
+        catalogue = pl.read_parquet(data / CATALOGUE_FILE).with_columns(item_id=ids)
+        catalogue.write_parquet(draft.path / CATALOGUE_FILE)
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "runs").mkdir()
     (folder / "runs" / "demo").symlink_to(run_folder)

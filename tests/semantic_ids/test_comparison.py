@@ -63,7 +63,7 @@ def test_names_of_different_catalogues_are_compared_with_care(
 
 def test_names_without_a_report_are_refused(run_dir: Path) -> None:
     (run_dir / "parallel" / "sids_report.json").unlink()
-    with pytest.raises(InputError, match="parallel holds no sids_report.json"):
+    with pytest.raises(InputError, match="sids_report.json is missing, damaged or changed since"):
         compare([run_dir / "residual", run_dir / "parallel"])
 
 
