@@ -19,7 +19,7 @@ def test_the_documented_example_runs(
     """In a folder where `runs/demo` is the toy run, with ids as the demo spells them."""
     data = run_folder / "data"
     ids = pl.format("item-{}", pl.col("item").cast(pl.String).str.zfill(4))
-    with writing(data, stage="data", config={}, inputs={}, seed=0) as draft:  # files with a manifest that fits
+    with writing(data, stage="data", config={}, inputs={}, seed=0) as draft:
         for file in data.glob("*.parquet"):
             (draft.path / file.name).write_bytes(file.read_bytes())
         catalogue = pl.read_parquet(data / CATALOGUE_FILE).with_columns(item_id=ids)
