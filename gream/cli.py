@@ -15,10 +15,9 @@ from pathlib import Path
 
 from gream.arguments import StageConfig, load_config, parse_overrides
 from gream.errors import InputError
+from gream.processes import is_main
 from gream.run_folder import how_to_go_on, working_in
 from gream.words import asks_for_help, file_and_overrides, place, values
-
-logger = logging.getLogger(__name__)
 
 _USAGE = """usage: gream doctor [--json]
        gream plan RECIPE [--devices 8] [--device_memory 80] [--accelerate zero3] [--json]
@@ -283,7 +282,7 @@ def _plain_log() -> Iterator[None]:
     packages = [logging.getLogger(name) for name in ("gream", "data_synthesis")]
     for package in packages:
         package.addHandler(handler)
-        package.setLevel(logging.INFO)
+        package.setLevel(logging.INFO if is_main() else logging.WARNING)  # one of several processes tells
     try:
         yield
     finally:

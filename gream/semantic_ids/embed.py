@@ -13,7 +13,6 @@ Legend: N items, D embedding.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -29,10 +28,11 @@ from gream import artifacts
 from gream.arguments import StageConfig, input_folder, option
 from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
 from gream.errors import InputError
+from gream.processes import Team, find_team, writing_once
 from gream.semantic_ids import evidence
 from gream.semantic_ids.collaborative import METHODS, als_vectors, ppmi_vectors
 from gream.semantic_ids.embeddings_file import COLLABORATIVE_FILE, EMBEDDINGS_FILE, STAGE, TEXT_VECTORS_FILE
-from gream.semantic_ids.encoding import Team, encode_resumable, find_team
+from gream.semantic_ids.encoding import encode_resumable
 from gream.semantic_ids.evidence_plot import plot
 from gream.semantic_ids.item_text import load_item_text
 from gream.semantic_ids.tfidf import fit_text_space
@@ -88,18 +88,9 @@ def run(config: EmbedConfig) -> None:
     texts = _texts(config, len(catalogue))
     team = find_team()
     resume = config.output_path.parent / f".{config.output}.resume"
-    with contextlib.ExitStack() as stack:
-        draft = None
-        if team.is_main:
-            draft = stack.enter_context(
-                artifacts.writing(
-                    config.output_path,
-                    stage=STAGE,
-                    config=config.recorded(),
-                    inputs=config.inputs(),
-                    seed=config.seed,
-                )
-            )
+    with writing_once(
+        config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
+    ) as draft:
         text = _text_part(texts, config, draft, team, resume)
         if draft is not None:
             draft.counts.update(items=len(texts), items_without_text=texts.count(""), processes=team.size)

@@ -13,8 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,50 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from gream.artifacts import write_file
-from gream.errors import InputError
+from gream.processes import Team
 
 if TYPE_CHECKING:
     from gream.semantic_ids.encoder import Encoder
 
 SHARD_BATCHES = 8  # batches of one file: what a kill costs at most, for each process; ours
 KEY_FILE = "key"
-_PATIENCE = timedelta(days=7)  # processes wait for each other through the longest shard
-
-
-@dataclass(frozen=True)
-class Team:
-    """The processes of one launch."""
-
-    rank: int
-    size: int
-    wait: Callable[[], None]  # for all the others
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self.rank == 0
-
-
-def find_team() -> Team:
-    """Join the processes that torchrun or `accelerate launch` started; one alone waits for nobody.
-
-    Raises:
-        InputError: the processes do not find each other.
-    """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched == 1:
-        return Team(0, 1, lambda: None)
-    import torch  # here, and accelerate too: they take seconds that one process may not need
-    from accelerate import PartialState
-
-    # Without a GPU accelerate joins processes only when it is told that they run on CPUs.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
-    if state.num_processes != launched:
-        raise InputError(
-            f"{launched} processes were started, but accelerate joined {state.num_processes}; start them "
-            "with torchrun, or correct the config of `accelerate launch`."
-        )
-    return Team(state.process_index, state.num_processes, state.wait_for_everyone)
 
 
 def encode_texts(texts: Sequence[str], encoder: Encoder, *, batch_size: int) -> np.ndarray:

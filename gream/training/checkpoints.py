@@ -25,8 +25,10 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gream.artifacts import file_hashes, fingerprint, flush_to_disk, write_file
+from gream.errors import InputError
 from gream.language.curriculum import digest
 from gream.language.rows import Row
+from gream.processes import is_main, launched
 
 logger = logging.getLogger(__name__)
 
@@ -62,18 +64,22 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if is_first_process() and (kind is None or not self._whole()):
+        if is_main() and (kind is None or not self._whole()):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def prepare(self) -> Path | None:
         """Make the folder ready, and return the state to go on from; None to begin at the first row.
 
         With several processes call it after the trainer's arguments were made, which join the processes.
+
+        Raises:
+            InputError: the processes that were started were not joined.
         """
-        if is_first_process():
+        _check_joined()
+        if is_main():
             self._make_ready()
             self._drop_damaged()
-        _wait_for_all()
+        wait_for_all()
         whole = self._whole()
         if not whole:
             return None
@@ -94,8 +100,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
         draft = self.drafts / f"checkpoint-{state.global_step}"
         for save in self.save_also:
             save(draft)
-        _wait_for_all()  # none may still be writing
-        if is_first_process():
+        wait_for_all()  # none may still be writing
+        if is_main():
             before = self._whole()
             write_file(draft / _HASHES, json.dumps(file_hashes(draft), indent=2) + "\n")
             flush_to_disk(draft)
@@ -151,7 +157,7 @@ def training_of(
         "inputs": {name: fingerprint(path) for name, path in inputs.items()},
         "rows": None if rows is None else digest(list(rows)),
         "versions": {name: metadata.version(name) for name in _VERSIONED},
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each has random numbers of its own
+        "processes": launched(),  # each has random numbers of its own
     }
 
 
@@ -164,11 +170,6 @@ def steps_between_states(save_steps: int, num_iterations: int) -> int:
     return -(-save_steps // num_iterations) * num_iterations
 
 
-def is_first_process() -> bool:
-    """Say whether this process is the one that writes what all of them share."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
-
-
 def _hashes_of(state: Path) -> Any:
     """Read the hashes that a state was saved with; None where they cannot be read."""
     try:
@@ -177,9 +178,19 @@ def _hashes_of(state: Path) -> Any:
         return None
 
 
-def _wait_for_all() -> None:
+def wait_for_all() -> None:
+    """Wait for the other processes of the training, where there are any."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def _check_joined() -> None:
+    joined = distributed.get_world_size() if distributed.is_initialized() else 1
+    if joined != launched():
+        raise InputError(
+            f"{launched()} processes were started, but {joined} were joined for the training; start them "
+            "with torchrun, or correct the config of `accelerate launch`."
+        )
 
 
 def _step(state: Path) -> int:

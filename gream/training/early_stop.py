@@ -26,9 +26,9 @@ from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
+from gream.processes import is_main
 from gream.semantic_ids.constraint_file import constraint_of
 from gream.training.adapters import plain_model
-from gream.training.checkpoints import is_first_process
 from gream.training.packing import attention
 from gream.training.validation import RECALL, Measured, direct_recall
 
@@ -149,7 +149,7 @@ class ValidationStop(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     def save(self, folder: Path) -> None:
         """Write what a resumed training needs to go on alike; every process has the same, one writes it."""
-        if not is_first_process():
+        if not is_main():
             return
         if self._best:
             save_file(self._best, folder / _WEIGHTS)

@@ -34,6 +34,7 @@ from gream.evaluation import metrics
 from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
+from gream.processes import launched
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.embeddings_file import load_text_vectors
 from gream.semantic_ids.layout import Names, load_names
@@ -58,8 +59,14 @@ def run(config: PrmConfig) -> None:
     """Train the scorer and write weights, shape and the figures of every epoch.
 
     Raises:
-        InputError: names and data do not belong together, nothing to learn from, or a diverged loss.
+        InputError: names and data do not belong together, nothing to learn from, a diverged loss, or several
+            processes.
     """
+    if launched() > 1:
+        raise InputError(
+            f"{launched()} processes were started, but `gream prm` trains its small scorer on one; start it "
+            "without accelerate, or with recipes/accelerate/single.yaml."
+        )
     names = load_names(config.locate("sids"))
     num_items = len(load_catalogue(config.locate("data")))
     if num_items != len(names):

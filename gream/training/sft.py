@@ -12,7 +12,6 @@ import logging
 from dataclasses import dataclass
 
 from gream.arguments import StageConfig, input_folder, option
-from gream.artifacts import writing
 from gream.data.store import load_catalogue, load_interactions
 from gream.errors import InputError
 from gream.language.curriculum import Curriculum, group_by_length, training_plan
@@ -20,9 +19,10 @@ from gream.language.name_order import check_name_order
 from gream.language.prompting import Prompter
 from gream.language.reasoning import load_traces
 from gream.language.vocab import load_model, save_model
+from gream.processes import launched, writing_once
 from gream.semantic_ids.layout import load_names
 from gream.training.adapters import FULL, check_trainable
-from gream.training.checkpoints import Checkpoints, training_of
+from gream.training.checkpoints import Checkpoints, training_of, wait_for_all
 from gream.training.early_stop import check_validation, validation_cases
 from gream.training.packing import check_packable
 from gream.training.plan_report import plan_table, write_plan
@@ -121,7 +121,7 @@ def run(config: SftConfig) -> None:
         seed=config.seed,
     )
     if not config.packing:
-        plan = group_by_length(plan, config.batch_size)
+        plan = group_by_length(plan, config.batch_size * launched())
     check_rows(plan.rows, config.max_length)
     if config.packing:
         check_packable(model)
@@ -131,7 +131,7 @@ def run(config: SftConfig) -> None:
     training = training_of(config.recorded(), config.inputs(), plan.rows)
     with (
         Checkpoints(config.output_path, training) as checkpoints,
-        writing(
+        writing_once(
             config.output_path,
             stage=STAGE,
             config=config.recorded(),
@@ -139,11 +139,15 @@ def run(config: SftConfig) -> None:
             seed=config.seed,
         ) as draft,
     ):
-        write_plan(draft.path, plan, config.schedule)
+        if draft:
+            write_plan(draft.path, plan, config.schedule)
         trained = train(model, prompter, plan.rows, config, checkpoints, cases)
-        save_model(draft.path, trained.model, tokenizer, names)
-        (draft.path / "sft_report.json").write_text(json.dumps(trained.log, indent=2) + "\n")
-        draft.counts.update(rows=len(plan.rows), **trained.counts, **_task_counts(plan))
+        if draft:
+            save_model(draft.path, trained.model, tokenizer, names)
+            (draft.path / "sft_report.json").write_text(json.dumps(trained.log, indent=2) + "\n")
+            draft.counts.update(rows=len(plan.rows), processes=launched(), **trained.counts)
+            draft.counts.update(_task_counts(plan))
+    wait_for_all()  # nobody reads the folder before it is there
     logger.info("%s rows, training loss %.3f; %s", len(plan.rows), trained.counts["loss"], trained.told)
 
 

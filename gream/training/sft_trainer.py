@@ -21,6 +21,7 @@ from gream.data.store import Case
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.rows import Row
+from gream.processes import is_main, launched
 from gream.training.adapters import adapt, merge, plain_model
 from gream.training.checkpoints import Checkpoints
 from gream.training.early_stop import ValidationStop
@@ -32,6 +33,7 @@ from gream.training.packing import (
     answers_of_padded,
     attention,
 )
+from gream.training.shared_weights import check_processes, gathered, number_of
 from gream.training.validation import RECALL
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ _LEFT_OUT = (
 class Trained:
     """A trained model with plain weights, its log, and counts for the manifest."""
 
-    model: Any
+    model: Any  # in the process that writes
     log: list[dict[str, float]]  # the last entry has `train_loss`
     counts: dict[str, Any]
     told: str  # speed, padding and memory in words
@@ -86,6 +88,16 @@ def check_rows(rows: Sequence[Row], max_length: int) -> None:
         )
 
 
+def filled_up(rows: Sequence[Row], config: SftConfig) -> list[Row]:
+    """Add rows without an answer until each of several processes has as many rows in the last pass.
+
+    They carry no loss. Otherwise accelerate gives the last pass the first rows of all a second time.
+    """
+    rows_at_once = launched() * (config.micro_batch_size or config.batch_size)
+    filler: Row = (rows[-1][0][:1], [])
+    return [*rows, *[filler] * (-len(rows) % rows_at_once if launched() > 1 else 0)]
+
+
 def rows_dataset(rows: Sequence[Row]) -> Dataset:
     """Turn prompt and answer ids into a dataset whose labels are the answers."""
     return Dataset.from_dict(
@@ -114,20 +126,18 @@ def train(
         checkpoints: where an unfinished training is kept.
         cases: what validation asks for; none without early stop.
     """
-    adapted = adapt(
-        model, prompter, config.trainable, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed
-    )
+
+    def adapters(plain: Any) -> Any:
+        size = {"rank": config.lora_rank, "alpha": config.lora_alpha}
+        return adapt(plain, prompter, config.trainable, seed=config.seed, **size)
+
+    arguments = trainer_arguments(config, checkpoints.drafts)  # joins the processes
+    check_processes(["validation_users"] if cases else [])
+    adapted = adapters(model)
     stop = None
     if cases:
         stop = ValidationStop(adapted, prompter, cases, every=config.validate_every, patience=config.patience)
-    lengths = [len(prompt) + len(answer) for prompt, answer in rows]
-    meter = Meter(
-        lengths,
-        config.batch_size,
-        config.micro_batch_size or config.batch_size,
-        packing=config.packing,
-        elsewhere=lambda: _seconds(stop),
-    )
+    meter = _meter(rows, config, stop)
     before = checkpoints.prepare()
     if stop:
         checkpoints.save_also.append(stop.save)
@@ -135,8 +145,8 @@ def train(
             stop.load(before)
     trainer = AnswerTrainer(
         model=adapted.train(),
-        args=trainer_arguments(config, checkpoints.drafts),
-        train_dataset=rows_dataset(rows),
+        args=arguments,
+        train_dataset=rows_dataset(filled_up(rows, config)),
         processing_class=prompter.tokenizer,
         # In this order: a stop takes the checkpoint of its step away, and gives it a line in the log.
         callbacks=[*([stop] if stop else []), checkpoints, meter],
@@ -149,7 +159,8 @@ def train(
         stop.restore()
     log = _log(trainer.state.log_history)
     counts = _counts(adapted, trainer.state.global_step, log, meter, stop)
-    return Trained(merge(adapted).eval(), log, counts, meter.told())
+    trained = gathered(trainer, adapters)
+    return Trained(merge(trained).eval() if is_main() else trained, log, counts, meter.told())
 
 
 def trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
@@ -199,7 +210,7 @@ def _counts(
     counts = {
         "tokens": meter.tokens,
         "steps": steps,
-        "trained_weights": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+        "trained_weights": sum(number_of(p) for p in adapted.parameters() if p.requires_grad),
         "loss": log[-1]["train_loss"],
         "padding_share": round(meter.padding_share, 4),
         "tokens_per_second": round(meter.tokens_per_second),
@@ -207,6 +218,16 @@ def _counts(
     if stop:
         counts |= {"best_step": stop.step, RECALL: stop.score, "validation_seconds": round(stop.seconds, 2)}
     return counts
+
+
+def _meter(rows: Sequence[Row], config: SftConfig, stop: ValidationStop | None) -> Meter:
+    return Meter(
+        [len(prompt) + len(answer) for prompt, answer in rows],
+        config.batch_size * launched(),
+        config.micro_batch_size or config.batch_size,
+        packing=config.packing,
+        elsewhere=lambda: _seconds(stop),
+    )
 
 
 def _seconds(stop: ValidationStop | None) -> float:

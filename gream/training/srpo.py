@@ -15,22 +15,21 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from gream.arguments import StageConfig, input_folder, option
-from gream.artifacts import writing
 from gream.data.store import load_catalogue, load_interactions
 from gream.decoding.engines import LOCAL_ENGINES
 from gream.errors import InputError
 from gream.language.vocab import load_model, save_model
+from gream.processes import launched, writing_once
 from gream.semantic_ids.layout import load_names
 from gream.training.adapters import FULL, POLICY, check_trainable
 from gream.training.advantages import ADVANTAGES
-from gream.training.checkpoints import Checkpoints, training_of
+from gream.training.checkpoints import Checkpoints, training_of, wait_for_all
 from gream.training.early_stop import check_validation
 from gream.training.reward_terms import check_recipe
 from gream.training.rollouts import FREE, KINDS
@@ -120,7 +119,7 @@ def run(config: SRPOConfig) -> None:
     training = training_of(config.recorded(), config.inputs())
     with (
         Checkpoints(config.output_path, training) as checkpoints,
-        writing(
+        writing_once(
             config.output_path,
             stage=STAGE,
             config=config.recorded(),
@@ -129,15 +128,18 @@ def run(config: SRPOConfig) -> None:
         ) as draft,
     ):
         model, log = train(model, parts, config, checkpoints)
-        save_model(draft.path, model, tokenizer, names)
-        report = {"targets_available": len(parts.pool), "log_history": log}
-        (draft.path / LOG_FILE).write_text(json.dumps(report, indent=2) + "\n")
-        write_srpo_report(draft.path, log)
-        draft.counts.update(_counts(len(parts.pool), log, config))
+        counts = _counts(len(parts.pool), log, config)
+        if draft:
+            save_model(draft.path, model, tokenizer, names)
+            report = {"targets_available": len(parts.pool), "log_history": log}
+            (draft.path / LOG_FILE).write_text(json.dumps(report, indent=2) + "\n")
+            write_srpo_report(draft.path, log)
+            draft.counts.update(counts)
+    wait_for_all()  # nobody reads the folder before it is there
     logger.info(
         "%s targets to choose from, %s steps; reward %.3f, exact hits %.1f %%, live groups %.0f %%",
-        f"{len(parts.pool):,}", f"{draft.counts['steps']:,}",
-        draft.counts["reward"], 100 * draft.counts["exact_hits"], 100 * draft.counts["live_groups"],
+        f"{len(parts.pool):,}", f"{counts['steps']:,}",
+        counts["reward"], 100 * counts["exact_hits"], 100 * counts["live_groups"],
     )  # fmt: skip
 
 
@@ -172,7 +174,7 @@ def _check(config: SRPOConfig) -> None:
 
 def _check_batches(config: SRPOConfig) -> None:
     """Refuse batches that cannot be split: whole groups on every device, and whole passes."""
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    devices = launched()
     if config.prompts_per_batch % devices:
         raise InputError(
             f"{config.prompts_per_batch} prompts of a batch cannot be shared by {devices} devices; "
@@ -196,6 +198,7 @@ def _counts(available: int, log: list[dict[str, float]], config: SRPOConfig) -> 
         "targets_available": available,
         "prompts": groups,
         "completions": groups * config.num_generations,
+        "processes": launched(),
         "steps": max(int(entry["step"]) for entry in log),
         "reward": _mean(last, "reward"),
         "exact_hits": _mean(last, "rewards/exact_hit/mean"),

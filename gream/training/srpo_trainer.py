@@ -25,10 +25,10 @@ from datasets import Dataset
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from gream.processes import is_main
 from gream.training.adapters import plain_model
 from gream.training.advantages import advantages_of, over_tokens, process_advantages
 from gream.training.answer_support import AnswerSupport
-from gream.training.checkpoints import is_first_process
 from gream.training.completions import Mode
 from gream.training.groups import Batch
 from gream.training.prompt_pool import PromptPool, mode_of_batch
@@ -87,7 +87,7 @@ class SRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     def save(self, folder: Path) -> None:
         """Write what a resumed training needs beside the trainer's own state."""
-        if is_first_process():
+        if is_main():
             state = {"batches": self._batches, "pool": self._pool.state()}
             (folder / _STATE).write_text(json.dumps(state) + "\n")
         for mode, groups in self._waiting.items():

@@ -5,13 +5,13 @@ Legend: G generations.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import get_peft_model
 from transformers import PrinterCallback
 from trl import GRPOConfig
 
@@ -21,6 +21,7 @@ from gream.decoding.scorer_file import load_scorer
 from gream.decoding.torch_backend import TorchBackend
 from gream.decoding.vllm_backend import VllmBackend
 from gream.language.prompting import Prompter
+from gream.processes import is_main, launched
 from gream.semantic_ids.constraint_file import constraint_of
 from gream.semantic_ids.layout import Names
 from gream.semantic_ids.paths import Constraint
@@ -31,6 +32,7 @@ from gream.training.early_stop import ValidationStop, validation_cases
 from gream.training.prompt_pool import PromptPool
 from gream.training.reward_terms import OF_CATEGORIES, RewardTerms
 from gream.training.rollouts import BEAM, FREE, RolloutWriter
+from gream.training.shared_weights import check_processes, gathered
 from gream.training.solve_chance import NameChance
 from gream.training.srpo_trainer import SRPOTrainer
 from gream.training.validation import SCORE, BothModes
@@ -115,10 +117,15 @@ class Parts:
 def train(
     model: Any, parts: Parts, config: SRPOConfig, checkpoints: Checkpoints
 ) -> tuple[Any, list[dict[str, float]]]:
-    """Train the model; returns it in plain weights, and the trainer's log without what a clock measured."""
+    """Train the model; returns it, and the trainer's log without what a clock measured.
+
+    The weights are plain and whole in the process that writes.
+    """
     prompter = parts.prompter
     arguments = trainer_arguments(config, checkpoints.drafts, parts.terms.weights)  # joins the processes
+    check_processes(_needing_whole_weights(config))
     before = checkpoints.prepare()  # while nothing else has made a folder there
+    adapters = policy_adapters(config.trainable, rank=config.lora_rank, alpha=config.lora_alpha)
     torch.manual_seed(config.seed)  # the trainer draws adapters before it seeds
     trainer = SRPOTrainer(
         terms=parts.terms,
@@ -130,7 +137,7 @@ def train(
         model=model,
         args=arguments,
         processing_class=prompter.tokenizer,
-        peft_config=policy_adapters(config.trainable, rank=config.lora_rank, alpha=config.lora_alpha),
+        peft_config=adapters,
         callbacks=[Watch()],
     )
     trainer.remove_callback(PrinterCallback)  # the log goes to the report, not to the terminal
@@ -153,9 +160,20 @@ def train(
     trainer.train(resume_from_checkpoint=str(before) if before else None)
     if stop:
         stop.restore()
-    trained = merge(trainer.model)
-    trained.eval()
+    trained = gathered(trainer, lambda plain: get_peft_model(plain, adapters) if adapters else plain)
+    if is_main():
+        trained = merge(trained).eval()
     return trained, _log(trainer.state.log_history)
+
+
+def _needing_whole_weights(config: SRPOConfig) -> list[str]:
+    """Settings with which the policy is searched while it learns."""
+    asked = {
+        "validation_users": config.validation_users > 0,
+        f"rollouts: {config.rollouts}": config.rollouts != FREE,
+        "candidates above 1": config.candidates > 1,
+    }
+    return [name for name, is_asked in asked.items() if is_asked]
 
 
 def _validation(model: Any, parts: Parts, config: SRPOConfig) -> ValidationStop | None:
@@ -217,7 +235,7 @@ def trainer_arguments(config: SRPOConfig, folder: Path, weights: list[float]) ->
 def _passes(config: SRPOConfig) -> int:
     """Passes that make up one optimiser step on one device."""
     completions = config.prompts_per_batch * config.num_generations
-    return completions // (config.micro_batch_size * int(os.environ.get("WORLD_SIZE", "1")))
+    return completions // (config.micro_batch_size * launched())
 
 
 def _log(history: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -17,10 +17,11 @@ import torch
 
 from gream import artifacts
 from gream.data.store import Catalogue, Interactions
+from gream.processes import Team
 from gream.semantic_ids import encoding
 from gream.semantic_ids.embed import EmbedConfig, run
 from gream.semantic_ids.embeddings_file import EMBEDDINGS_FILE
-from gream.semantic_ids.encoding import Team, encode_resumable, encode_texts
+from gream.semantic_ids.encoding import encode_resumable, encode_texts
 
 ROOT = Path(__file__).parents[2]
 SaveModel = Callable[[Path, str], Path]
@@ -113,7 +114,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from gream.semantic_ids.encoding import Team, encode_resumable
+from gream.processes import Team
+from gream.semantic_ids.encoding import encode_resumable
 
 class Dying:
     batches = 0
