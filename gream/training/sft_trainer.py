@@ -131,9 +131,9 @@ def train(
         size = {"rank": config.lora_rank, "alpha": config.lora_alpha}
         return adapt(plain, prompter, config.trainable, seed=config.seed, **size)
 
+    adapted = adapters(model)  # before the arguments: PEFT looks for a GPU where they ask for ZeRO-3
     arguments = trainer_arguments(config, checkpoints.drafts)  # joins the processes
-    check_processes(["validation_users"] if cases else [])
-    adapted = adapters(model)
+    check_processes(arguments, ["validation_users"] if cases else [])
     stop = None
     if cases:
         stop = ValidationStop(adapted, prompter, cases, every=config.validate_every, patience=config.patience)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from gream.errors import InputError
 from gream.processes import is_main
@@ -23,12 +24,11 @@ def are_weights_shared_out() -> bool:
     return is_deepspeed_zero3_enabled() or _is_fsdp()
 
 
-def check_processes(whole_weights_for: Sequence[str]) -> None:
-    """Refuse settings that need what the processes will not have.
-
-    Call it after the trainer's arguments were made, which say how weights are held.
+def check_processes(arguments: Any, whole_weights_for: Sequence[str]) -> None:
+    """Refuse settings that need what the processes will not have; let states be loaded on a CPU.
 
     Args:
+        arguments: of the trainer, which say how weights are held.
         whole_weights_for: settings, as the user gave them, that search with the model while it learns.
 
     Raises:
@@ -39,6 +39,9 @@ def check_processes(whole_weights_for: Sequence[str]) -> None:
             "FSDP needs GPUs: on a CPU accelerate quietly runs plain DDP; take "
             "recipes/accelerate/zero3.yaml or ddp.yaml."
         )
+    if arguments.device.type == "cpu":
+        # Of several processes each calls its CPU `cpu:0`, where torch.load puts no optimiser's state.
+        vars(arguments)["_setup_devices"] = torch.device("cpu")
     if whole_weights_for and are_weights_shared_out():
         raise InputError(
             f"{' and '.join(whole_weights_for)} needs all weights in every process, which ZeRO-3 and FSDP "
@@ -63,12 +66,15 @@ def gathered(trainer: Any, build: Callable[[Any], Any]) -> Any:
     if not is_main():
         return model
     plain = plain_model(model)
-    whole = build(type(plain)(plain.config))
+    unset_hf_deepspeed_config()  # what is built now is not shared out
+    drawn = type(plain)(plain.config)
+    drawn.generation_config = plain.generation_config
+    drawn.tie_weights()
+    whole = build(drawn)
     missing, unknown = whole.load_state_dict(state, strict=False)
-    tied = getattr(plain, "_tied_weights_keys", None) or ()
-    lost = [name for name in missing if not name.endswith(tuple(tied))]
+    tied = tuple(plain._tied_weights_keys or ()) if plain.config.tie_word_embeddings else ()
+    lost = [name for name in missing if not name.endswith(tied)]
     assert not lost and not unknown, f"not gathered: {lost}, unknown: {unknown}"
-    plain_model(whole).tie_weights()
     return whole.to(next(tensor.dtype for tensor in state.values() if tensor.is_floating_point()))
 
 

@@ -123,7 +123,7 @@ def train(
     """
     prompter = parts.prompter
     arguments = trainer_arguments(config, checkpoints.drafts, parts.terms.weights)  # joins the processes
-    check_processes(_needing_whole_weights(config))
+    check_processes(arguments, _needing_whole_weights(config))
     before = checkpoints.prepare()  # while nothing else has made a folder there
     adapters = policy_adapters(config.trainable, rank=config.lora_rank, alpha=config.lora_alpha)
     torch.manual_seed(config.seed)  # the trainer draws adapters before it seeds

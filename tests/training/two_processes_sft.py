@@ -7,6 +7,7 @@ as JSON.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ HELD: dict[str, Any] = {}
 
 
 class Noting(TrainerCallback):
-    """Counts, after the first step, the weights and the numbers of the optimiser that are here."""
+    """Counts the weights and the numbers of the optimiser that are here; may end all, as a kill would."""
+
+    stop_after = 0
 
     def on_step_end(
         self, args: Any, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any
     ) -> None:
+        if state.global_step == Noting.stop_after:
+            os._exit(3)
         weights = list(model.parameters())
         HELD["all"] = sum(getattr(w, "ds_numel", w.numel()) for w in weights)
         HELD["weights"] = sum(w.ds_tensor.numel() if hasattr(w, "ds_tensor") else w.numel() for w in weights)
@@ -43,6 +48,7 @@ class NotingTrainer(sft_trainer.AnswerTrainer):
 
 
 def main(run_dir: Path, settings: dict[str, Any]) -> None:
+    Noting.stop_after = settings.pop("stop_after", 0)
     sft_trainer.AnswerTrainer = NotingTrainer  # type: ignore[misc]
     sft.run(sft.SftConfig(run_dir=str(run_dir), **settings))
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
