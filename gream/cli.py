@@ -5,24 +5,24 @@ A user's mistake (`InputError`) is one sentence and exit code 2; everything else
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gream.arguments import StageConfig, load_config, parse_overrides
 from gream.errors import InputError
-from gream.processes import is_main
+from gream.launch import launch, launching, take_words
+from gream.log import plain_log, quiet_libraries
+from gream.processes import check_started, is_started, tell
 from gream.run_folder import how_to_go_on, working_in
 from gream.words import asks_for_help, file_and_overrides, place, values
 
 _USAGE = """usage: gream doctor [--json]
        gream plan RECIPE [--devices 8] [--device_memory 80] [--accelerate zero3] [--json]
-       gream run RECIPE [--key value ...]
-       gream STAGE --config FILE [--key value ...]
+       gream run RECIPE [--key value ...] [--accelerate zero3 [--processes 8]]
+       gream STAGE --config FILE [--key value ...] [--accelerate zero3 [--processes 8]]
        gream data --inspect FILE_OR_FOLDER
        gream synthesize profiles|traces --config FILE [--dry-run]
        gream sids --compare FOLDER FOLDER ...
@@ -54,9 +54,10 @@ stages, in the order of a recipe:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    _quiet_libraries()
+    quiet_libraries()
     try:
-        with _plain_log():
+        with plain_log():
+            check_started()
             code = _dispatch(words)
             sys.stdout.flush()
             return code
@@ -67,10 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return 141  # as of a program that SIGPIPE ends
     except InputError as error:
-        print(f"gream: {error}", file=sys.stderr)
+        tell(error)
         return 2
     except KeyboardInterrupt:
-        print(f"gream: stopped; {how_to_go_on(words)}", file=sys.stderr)
+        if not is_started():
+            tell(f"stopped; {how_to_go_on(words)}")
         return 130
 
 
@@ -89,6 +91,10 @@ def _dispatch(words: list[str]) -> int:
         print(__version__)
         return 0
     command, rest = words[0], words[1:]
+    if command not in ("plan", "run"):
+        plain, how = take_words(words)
+        if how:
+            return launch(plain, **how)
     commands: dict[str, Callable[[list[str]], int]] = {
         "doctor": _doctor,
         "plan": _plan,
@@ -224,7 +230,9 @@ def _run(words: list[str]) -> int:
     recipe, rest = place(words, "a recipe's folder, such as recipes/demo", "gream run RECIPE", StageConfig)
     if recipe is None:
         return 0
-    run_dir, last = run_recipe(Path(recipe), parse_overrides(rest))
+    rest, how = take_words(rest)
+    start = {"launch": launching(rest, **how)} if how else {}
+    run_dir, last = run_recipe(Path(recipe), parse_overrides(rest), **start)
     report = last.output_path / "report.json"
     if report.is_file():
         from gream.evaluation.report import format_evaluation
@@ -262,32 +270,6 @@ def _serve(words: list[str]) -> int:
     file, typed = file_and_overrides(rest, ServeConfig)
     run(load_config(ServeConfig, file, given | typed | {"run_dir": run_dir}))
     return 0
-
-
-def _quiet_libraries() -> None:
-    """Set what the libraries read when they are imported; a value of the user's own wins."""
-    # Idle OpenMP threads that spin make a busy machine ten times slower; sleeping costs nothing elsewhere.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-@contextlib.contextmanager
-def _plain_log() -> Iterator[None]:
-    """Print gream's own log lines as they are while a command runs."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    packages = [logging.getLogger(name) for name in ("gream", "data_synthesis")]
-    for package in packages:
-        package.addHandler(handler)
-        package.setLevel(logging.INFO if is_main() else logging.WARNING)  # one of several processes tells
-    try:
-        yield
-    finally:
-        for package in packages:
-            package.removeHandler(handler)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -103,8 +103,17 @@ def _stage_of(match: re.Match[str]) -> str:
     return two_words if two_words in STAGES else match[2]
 
 
-def run_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Path, StageConfig]:
+def run_recipe(
+    folder: Path,
+    overrides: Mapping[str, Any] | None = None,
+    launch: Callable[[Step], bool] = lambda step: False,
+) -> tuple[Path, StageConfig]:
     """Run all stages of a recipe that are not current; returns the run's folder and the last stage.
+
+    Args:
+        folder: the recipe.
+        overrides: settings that win in every file, such as `run_dir`.
+        launch: runs a stage on several processes, and says whether it did; what it leaves runs here.
 
     Raises:
         InputError: a mistake in the recipe or in what it reads; another command works in the run's folder;
@@ -117,13 +126,13 @@ def run_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> tupl
         for place in dict.fromkeys(Path(step.config.run_dir) for step in steps):
             held.enter_context(working_in(place, f"gream run {folder}"))
         for number, step in enumerate(steps, start=1):
-            run_step(step, f"[{number}/{len(steps)}]")
+            run_step(step, f"[{number}/{len(steps)}]", launch)
         _write_run_file(run_dir, steps)
     logger.info("%s is complete after %.0f s", run_dir, time.monotonic() - started)
     return run_dir, steps[-1].config
 
 
-def run_step(step: Step, label: str) -> None:
+def run_step(step: Step, label: str, launch: Callable[[Step], bool] = lambda step: False) -> None:
     """Run one stage, or say that its folder is current."""
     config = step.config
     if is_current(config.output_path, stage=step.stage, config=config.recorded(), inputs=config.inputs()):
@@ -132,8 +141,9 @@ def run_step(step: Step, label: str) -> None:
         return
     logger.info("%s %s", label, step.title)
     _tell_of_damage(config.output_path)
-    stage_module(step.stage).run(config)
-    _report_stage(config)
+    if not launch(step):
+        stage_module(step.stage).run(config)
+        _report_stage(config)
 
 
 def _tell_of_damage(folder: Path) -> None:

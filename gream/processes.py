@@ -1,12 +1,15 @@
 """The processes of one launch: torchrun and `accelerate launch` tell each its number in the environment.
 
 Of several processes that do one stage together the first one writes, and tells what there is to tell.
+`--accelerate` leaves word of how many it starts, since some launches quietly start one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +20,8 @@ from gream.artifacts import Draft, writing
 from gream.errors import InputError
 
 _PATIENCE = timedelta(days=7)  # processes wait for each other through the longest share of work
+_STARTED = "GREAM_STARTED"  # how many processes `--accelerate` meant to start
+_LATER = 10.0  # seconds, in which the first process tells, and ends, for all of them
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,42 @@ def launched() -> int:
 def is_main() -> bool:
     """Say whether this process is the one that writes; it need not have been joined to the others yet."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def starting(number: int) -> Iterator[None]:
+    """Leave word to the processes that the block starts of how many they are."""
+    os.environ[_STARTED] = str(number)
+    try:
+        yield
+    finally:
+        del os.environ[_STARTED]
+
+
+def is_started() -> bool:
+    """Say whether `--accelerate` started this process, and will tell how it ended."""
+    return _STARTED in os.environ
+
+
+def check_started() -> None:
+    """Refuse to work where `--accelerate` meant to start another number of processes.
+
+    Raises:
+        InputError: they are not that many.
+    """
+    meant = os.environ.get(_STARTED, str(launched()))
+    if meant != str(launched()):
+        raise InputError(
+            f"{meant} processes were to be started, but accelerate started {launched()}; take a file "
+            "of recipes/accelerate."
+        )
+
+
+def tell(mistake: object) -> None:
+    """Print a user's mistake, once for all processes: a launcher ends the others when the first has ended."""
+    if not is_main():
+        time.sleep(_LATER)
+    print(f"gream: {mistake}", file=sys.stderr)
 
 
 def find_team() -> Team:

@@ -22,14 +22,14 @@ PROMPTS = sorted((ROOT / "prompts").rglob("*.jinja"))
 # do not know each other.
 FLOORS = [
     ("errors",),
-    ("artifacts", "arguments", "processes", "run_folder", "terminal"),
+    ("artifacts", "arguments", "log", "processes", "run_folder", "terminal"),
     ("data",),
     ("semantic_ids",),
     ("language",),
     ("decoding",),
     ("evaluation",),
     ("training", "serving"),
-    ("pipeline", "planning", "words", "cli", "doctor", "__init__", "__main__"),
+    ("pipeline", "planning", "words", "launch", "cli", "doctor", "__init__", "__main__"),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {("training", "serving"), ("serving", "training")}

@@ -187,6 +187,7 @@ def trainer_arguments(config: SftConfig, folder: Path) -> TrlConfig:
         save_strategy="steps" if config.save_steps else "no",
         save_steps=config.save_steps or 1,  # no effect where nothing is saved
         report_to="none",
+        ddp_find_unused_parameters=False,  # there are none
         logging_steps=20,
         disable_tqdm=True,  # the meter draws a bar of its own
     )

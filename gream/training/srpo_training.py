@@ -227,6 +227,7 @@ def trainer_arguments(config: SRPOConfig, folder: Path, weights: list[float]) ->
         save_strategy="steps" if config.save_steps else "no",
         save_steps=steps_between_states(config.save_steps, config.num_iterations) or 1,
         report_to="none",
+        ddp_find_unused_parameters=False,  # there are none
         logging_steps=1,
         disable_tqdm=not sys.stderr.isatty(),
     )

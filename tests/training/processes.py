@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,16 @@ def two_processes(
     )
     assert ended.returncode == 0, ended.stderr
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+def started(words: Sequence[str], how: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a gream command on two processes by `--accelerate`, with pipes for what it tells."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gream.cli", *words, "--accelerate", how, "--processes", "2"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )

@@ -1,0 +1,149 @@
+"""`--accelerate NAME`: real processes started by the command itself, and mistakes told in one sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from gream.artifacts import check_whole, read_manifest
+from gream.cli import main
+from gream.errors import InputError
+from gream.launch import take_words
+from tests.small_recipe import write_recipe
+from tests.training.processes import ROOT, started
+
+SFT = ("sft", "--batch_size", "4", "--epochs", "1", "--tasks", "{next_item: 1.0}")
+
+
+def to(run_dir: Path) -> tuple[str, str]:
+    return "--run_dir", str(run_dir)
+
+
+def test_the_words_are_taken_wherever_they_stand() -> None:
+    words = ["sft", "--accelerate=zero3", "--epochs", "2", "--processes", "8"]
+    assert take_words(words) == (["sft", "--epochs", "2"], {"accelerate": "zero3", "processes": "8"})
+
+
+def test_without_accelerate_nothing_is_taken() -> None:
+    words = ["sft", "--processes", "2"]
+    assert take_words(words) == (words, {})
+
+
+@pytest.mark.parametrize("words", [["sft", "--accelerate"], ["sft", "--accelerate", "--processes", "2"]])
+def test_a_word_without_its_value_is_refused(words: list[str]) -> None:
+    with pytest.raises(InputError, match="`--accelerate` needs a value"):
+        take_words(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("data --accelerate ddp", "`gream data` works in one process"),
+        ("serve run --accelerate ddp", "`gream serve` works in one process"),
+        ("sft --accelerate zero9", "give single, ddp, zero2, zero3 or fsdp"),
+        ("sft --accelerate ../accelerate/ddp", "give single, ddp"),
+        ("sft --accelerate ddp", "There is no GPU here"),
+        ("sft --accelerate ddp --processes two", "processes is 'two'"),
+        ("sft --accelerate ddp --processes 0", "at least 1"),
+        ("sft --accelerate ddp --processes 1", "One process shares nothing out"),
+        ("sft --accelerate single --processes 2", "starts one process, not 2"),
+        ("sft --accelerate {root}/README.md --processes 2", "is no YAML"),
+        ("sft --accelerate {root}/recipes/demo/01-data.yaml --processes 2", "no `distributed_type`"),
+        ("run {root}/recipes/demo --accelerate ddp --processes two", "processes is 'two'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any process is started."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert main(words.format(root=ROOT).split()) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.startswith("gream: ") and error.count("\n") == 1
+
+
+def test_more_processes_than_gpus_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert main(["sft", "--accelerate", "ddp", "--processes", "5"]) == 2
+    assert "there are 4 GPUs" in capsys.readouterr().err
+
+
+def test_fewer_processes_than_were_meant_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As accelerate's `MULTI_CPU`, which starts one and says nothing."""
+    monkeypatch.setenv("GREAM_STARTED", "2")
+    assert main(["sft", "--help"]) == 2
+    assert "2 processes were to be started, but accelerate started 1" in capsys.readouterr().err
+
+
+def test_two_processes_train_and_one_folder_is_written(run_dir: Path) -> None:
+    """And it loads as any other."""
+    with started((*SFT, *to(run_dir)), "ddp") as process:
+        out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert out.count("wrote ") == 1
+    check_whole(run_dir / "sft")
+    assert read_manifest(run_dir / "sft").counts["processes"] == 2
+
+
+@pytest.mark.slow  # two processes import TRL
+def test_a_mistake_that_both_find_is_told_once(run_dir: Path) -> None:
+    with started((*SFT, "--data", "nothing", *to(run_dir)), "ddp") as process:
+        _, error = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert [line for line in error.splitlines() if "Warning" not in line] == [
+        f"gream: {run_dir}/nothing is not the output of `gream data`: it has no manifest.json; run that "
+        "stage, or correct the path."
+    ]
+
+
+@pytest.mark.slow  # two processes import TRL, and train
+def test_ctrl_c_ends_all_and_tells_how_to_go_on(run_dir: Path) -> None:
+    words = (*SFT, "--save_steps", "1", "--epochs", "500")
+    with started((*words, *to(run_dir)), "ddp", start_new_session=True) as process:
+        while not list((run_dir / ".sft.checkpoint").glob("step-*")):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error.count("gream: stopped; `gream sft ") == 1 and "--accelerate ddp" in error
+    assert not (run_dir / "sft").exists()
+
+
+@pytest.mark.slow  # starting DeepSpeed takes half a minute
+@pytest.mark.parametrize(
+    ("how", "trainable"), [("zero2", "full"), ("zero2", "lora"), ("zero3", "full"), ("zero3", "lora")]
+)
+def test_srpo_works_with_shared_weights(run_dir: Path, how: str, trainable: str) -> None:
+    """With a reference model, which ZeRO-3 shares out as well."""
+    words = "srpo --model base --prompts_per_batch 2 --num_generations 4 --micro_batch_size 4 --max_steps 2"
+    words += f" --max_completion_length 4 --min_history 1 --save_steps 1 --trainable {trainable}"
+    with started((*words.split(), *to(run_dir)), how) as process:
+        _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    check_whole(run_dir / "srpo")
+    assert read_manifest(run_dir / "srpo").counts["processes"] == 2
+    wrote, before = (AutoModelForCausalLM.from_pretrained(run_dir / name) for name in ("srpo", "base"))
+    assert [w.shape for w in wrote.parameters()] == [w.shape for w in before.parameters()]
+
+
+@pytest.mark.slow  # nine stages, three of them on two processes
+def test_a_recipe_runs_on_two_processes(tmp_path: Path) -> None:
+    """Stages that cannot work so run as ever; a second run finds all of them current."""
+    recipe = write_recipe(tmp_path / "recipe", tmp_path / "run", 8)
+    for told in ("wrote", "current, skipped"):
+        with started(("run", str(recipe), *to(tmp_path / "run")), "ddp") as process:
+            out, error = process.communicate(timeout=400)
+        assert process.returncode == 0, error
+        assert out.count(told) == 8
+    counts = {name: read_manifest(tmp_path / "run" / name).counts for name in ("embeddings", "sft", "sids")}
+    assert [found.get("processes") for found in counts.values()] == [2, 2, None]
