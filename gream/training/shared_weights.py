@@ -25,7 +25,7 @@ def are_weights_shared_out() -> bool:
 
 
 def check_processes(arguments: Any, whole_weights_for: Sequence[str]) -> None:
-    """Refuse settings that need what the processes will not have; let states be loaded on a CPU.
+    """Refuse settings that need what the processes will not have; set what their devices need.
 
     Args:
         arguments: of the trainer, which say how weights are held.
@@ -39,6 +39,12 @@ def check_processes(arguments: Any, whole_weights_for: Sequence[str]) -> None:
             "FSDP needs GPUs: on a CPU accelerate quietly runs plain DDP; take "
             "recipes/accelerate/zero3.yaml or ddp.yaml."
         )
+    # A process has one GPU: with more the trainer would copy the model to all, and train larger batches.
+    vars(arguments)["_n_gpu"] = min(1, arguments.n_gpu)
+    if is_deepspeed_zero3_enabled():
+        from deepspeed import comm  # here: an extra
+
+        comm.init_distributed(auto_mpi_discovery=False)  # a reference model is shared out before training
     if arguments.device.type == "cpu":
         # Of several processes each calls its CPU `cpu:0`, where torch.load puts no optimiser's state.
         vars(arguments)["_setup_devices"] = torch.device("cpu")

@@ -1,0 +1,41 @@
+"""What training refuses, and sets, before it knows how many processes hold the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trl import SFTConfig
+
+from gream.errors import InputError
+from gream.training.shared_weights import check_processes
+
+
+def arguments(folder: Path) -> SFTConfig:
+    return SFTConfig(output_dir=str(folder), use_cpu=True, bf16=False, report_to="none")
+
+
+def test_one_process_takes_one_gpu_of_several(tmp_path: Path) -> None:
+    """Transformers would copy the model to all four, and make batches four times as large."""
+    told = arguments(tmp_path)
+    vars(told)["_n_gpu"] = 4
+    check_processes(told, [])
+    assert told.n_gpu == 1
+    assert told.train_batch_size == told.per_device_train_batch_size
+
+
+def test_fsdp_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate would run plain DDP and say nothing."""
+    told = arguments(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match="FSDP needs GPUs"):
+        check_processes(told, [])
+
+
+def test_a_search_needs_all_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = arguments(tmp_path)
+    monkeypatch.setattr("gream.training.shared_weights.are_weights_shared_out", lambda: True)
+    with pytest.raises(InputError, match="`?validation_users and rollouts: beam"):
+        check_processes(told, ["validation_users", "rollouts: beam"])
+    check_processes(told, [])
