@@ -19,7 +19,8 @@ from gream.data.store import Case
 from gream.decoding.neighbours import FOLDS, HeldOut, Neighbours
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_context import ScorerContext
-from gream.training.path_loss import path_loss
+from gream.training.path_loss import draw_negatives, path_loss
+from gream.training.shares import ALONE, Share
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class HistoryTargets:
         max_history: newest purchases that a target may look at.
         batch_size: windows of sequences in a batch.
         tables: of `held_out_copurchased` of these sequences, for a scorer that counts co-purchases.
+        share: the part of this process in the windows of every batch.
     """
 
     trained: tuple[Any, ...] = ()  # no module beside the scorer
@@ -58,10 +60,12 @@ class HistoryTargets:
         max_history: int,
         batch_size: int,
         tables: Neighbours | None = None,
+        share: Share = ALONE,
     ) -> None:
         self._windows = [w for user, s in enumerate(sequences) for w in split_windows(user, s, max_history)]
         self._batch_size = batch_size
         self._tables = tables
+        self._share = share
 
     def __len__(self) -> int:
         """Return the number of targets of one epoch."""
@@ -89,11 +93,21 @@ class HistoryTargets:
     def loss(
         self, scorer: PrefixPathScorer, batch: Batch, num_negatives: int, generator: torch.Generator
     ) -> Tensor:
-        """Add the losses of a batch's targets, each scored against the purchases strictly before it."""
+        """Add the losses of a batch's targets, each scored against the purchases strictly before it.
+
+        Of several processes each adds those of its own windows; the draws are those of all of them.
+        """
         rows, counts = batch.is_target.nonzero(as_tuple=True)
+        targets = batch.items[rows, counts]
+        negatives = draw_negatives(scorer, targets, num_negatives, generator)
+        mine = self._share.has(rows)
+        if not mine.any():
+            return torch.zeros(())
+        rows, counts = rows[mine], counts[mine]
         held_out = None if self._tables is None else HeldOut(self._tables, batch.users[rows] % FOLDS)
-        context = scorer.contexts_at(batch.items[:, :-1], rows, counts, held_out)
-        return path_loss(scorer, context, batch.items[rows, counts], num_negatives, generator)
+        windows = batch.items[self._share.rank :: self._share.size, :-1]
+        context = scorer.contexts_at(windows, rows // self._share.size, counts, held_out)
+        return path_loss(scorer, context, targets[mine], [drawn[mine] for drawn in negatives])
 
     def contexts(self, scorer: PrefixPathScorer, cases: list[Case]) -> ScorerContext:
         """Encode the histories of cases as serving does."""

@@ -12,6 +12,8 @@ Legend: B targets, L codebooks, N negatives, V valid prefixes of one depth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,11 +23,7 @@ from gream.decoding.scorer_context import ScorerContext
 
 
 def path_loss(
-    scorer: PrefixPathScorer,
-    context: ScorerContext,
-    targets: Tensor,
-    num_negatives: int,
-    generator: torch.Generator,
+    scorer: PrefixPathScorer, context: ScorerContext, targets: Tensor, negatives: Sequence[Tensor]
 ) -> Tensor:
     """Add the InfoNCE and next-prefix losses of all depths and targets: a sum, ().
 
@@ -33,19 +31,35 @@ def path_loss(
         scorer: gives the scores.
         context: what the user of each target had bought strictly before it, B of them.
         targets: (B,) items bought next.
-        num_negatives: wrong prefixes N against each true one, at every depth.
-        generator: source of the draws.
+        negatives: wrong prefixes of the targets, of `draw_negatives`.
     """
     true_nodes = scorer.item_nodes[targets]  # (B, L)
     loss = context.state.new_zeros(())
     for level, valid in enumerate(scorer.level_nodes):
         positives = true_nodes[:, level] - valid.start  # (B,)
-        negatives = sample_negatives(positives, len(valid), num_negatives, generator)
-        candidates = valid.start + torch.cat([positives[:, None], negatives], dim=1)
+        candidates = valid.start + torch.cat([positives[:, None], negatives[level]], dim=1)
         affinities = scorer.affinities(context, level)  # (B, V)
         loss = loss + info_nce(scorer.logits(context, level, candidates, affinities))
         loss = loss + F.cross_entropy(affinities, positives, reduction="sum")
     return loss
+
+
+def draw_negatives(
+    scorer: PrefixPathScorer, targets: Tensor, num_negatives: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Draw wrong prefixes against the true one of every target: (B, N) for each of the L depths.
+
+    Args:
+        scorer: knows the valid prefixes.
+        targets: (B,) items bought next.
+        num_negatives: size N of each set; all others where there are fewer.
+        generator: source of the draws.
+    """
+    true_nodes = scorer.item_nodes[targets]  # (B, L)
+    return [
+        sample_negatives(true_nodes[:, level] - valid.start, len(valid), num_negatives, generator)
+        for level, valid in enumerate(scorer.level_nodes)
+    ]
 
 
 def info_nce(scores: Tensor) -> Tensor:

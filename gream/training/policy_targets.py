@@ -28,7 +28,8 @@ from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_context import ScorerContext
 from gream.language.prompting import Prompter
 from gream.training.history_targets import batches_of_like_length
-from gream.training.path_loss import path_loss
+from gream.training.path_loss import draw_negatives, path_loss
+from gream.training.shares import ALONE, Share
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class PolicyBatch:
     histories: list[list[int]]
     targets: Tensor  # (B,)
     users: Tensor  # (B,)
+
+    def part(self, rows: Tensor) -> PolicyBatch:
+        """Take some rows: (B,) bool."""
+        histories = [self.histories[row] for row in rows.nonzero()[:, 0].tolist()]
+        return PolicyBatch(
+            self.tokens[rows], self.real[rows], histories, self.targets[rows], self.users[rows]
+        )
 
 
 class PolicyTargets:
@@ -53,6 +61,7 @@ class PolicyTargets:
         per_sequence: targets that a sequence gives in an epoch; all it has where those are fewer.
         train_policy: whether the losses reach the policy.
         tables: of `held_out_copurchased` of these sequences, for a scorer that counts co-purchases.
+        share: the part of this process in the targets of every batch.
     """
 
     def __init__(
@@ -65,11 +74,13 @@ class PolicyTargets:
         per_sequence: int,
         train_policy: bool,
         tables: Neighbours | None = None,
+        share: Share = ALONE,
     ) -> None:
         self._policy = policy
         self._prompter = prompter
         self._sequences = [(user, s) for user, s in enumerate(sequences) if len(s) > 1]
         self._tables = tables
+        self._share = share
         self._batch_size = batch_size
         self._per_sequence = per_sequence
         self.trained: tuple[Any, ...] = (policy,) if train_policy else ()
@@ -115,10 +126,18 @@ class PolicyTargets:
     def loss(
         self, scorer: PrefixPathScorer, batch: PolicyBatch, num_negatives: int, generator: torch.Generator
     ) -> Tensor:
-        """Add the scorer's losses of a batch's targets, and the policy's where it is trained along."""
+        """Add the scorer's losses of a batch's targets, and the policy's where it is trained along.
+
+        Of several processes each adds those of its own targets; the draws are those of all of them.
+        """
+        negatives = draw_negatives(scorer, batch.targets, num_negatives, generator)
+        mine = self._share.has(torch.arange(len(batch.targets)))
+        if not mine.any():
+            return torch.zeros(())
+        batch = batch.part(mine)
         held_out = None if self._tables is None else HeldOut(self._tables, batch.users % FOLDS)
         context, next_token = self.read(scorer, batch, held_out)
-        loss = path_loss(scorer, context, batch.targets, num_negatives, generator)
+        loss = path_loss(scorer, context, batch.targets, [drawn[mine] for drawn in negatives])
         return loss + next_token if self.trained else loss
 
     def contexts(self, scorer: PrefixPathScorer, cases: list[Case]) -> ScorerContext:

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gream import artifacts
 from gream.data.store import VALIDATION, Case, load_catalogue, load_interactions
 from gream.decoding.neighbours import copurchased, held_out_copurchased, lookalikes
 from gream.decoding.path_scorer import PrefixPathScorer
@@ -34,14 +33,16 @@ from gream.evaluation import metrics
 from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
-from gream.processes import launched
+from gream.processes import is_main, writing_once
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.embeddings_file import load_text_vectors
 from gream.semantic_ids.layout import Names, load_names
 from gream.training.calibration import SCORED_AT_ONCE, calibrate
+from gream.training.checkpoints import wait_for_all
 from gream.training.history_targets import HistoryTargets
 from gream.training.policy_targets import PolicyTargets
 from gream.training.prm_settings import PrmConfig
+from gream.training.shares import ALONE, Share, find_share
 
 STAGE = "prm"
 REPORT_FILE = "prm_report.json"
@@ -59,14 +60,9 @@ def run(config: PrmConfig) -> None:
     """Train the scorer and write weights, shape and the figures of every epoch.
 
     Raises:
-        InputError: names and data do not belong together, nothing to learn from, a diverged loss, or several
-            processes.
+        InputError: names and data do not belong together, nothing to learn from, or a diverged loss.
     """
-    if launched() > 1:
-        raise InputError(
-            f"{launched()} processes were started, but `gream prm` trains its small scorer on one; start it "
-            "without accelerate, or with recipes/accelerate/single.yaml."
-        )
+    share = find_share()
     names = load_names(config.locate("sids"))
     num_items = len(load_catalogue(config.locate("data")))
     if num_items != len(names):
@@ -78,33 +74,41 @@ def run(config: PrmConfig) -> None:
     sequences = interactions.training_sequences()
     cases = draw_cases(interactions.cases(VALIDATION), config.validation_users, config.seed)
     policy, tokenizer = load_model(config.locate("model"), names) if config.model else (None, None)
-    with artifacts.writing(
+    with writing_once(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             scorer = PrefixPathScorer(TrieConstraint(names), _shape(config, policy))
             _look_up_neighbours(scorer, config, sequences)
-            targets = _targets(config, sequences, names, policy, tokenizer)
-            epochs = train(scorer, targets, cases, config)
-            if scorer.sources:
-                draft.counts.update(_calibrated(scorer, targets, cases))
-        save_scorer(draft.path, scorer, names)
-        if config.train_policy:
-            save_model(draft.path / MODEL_FOLDER, policy, tokenizer, names)
+            targets = _targets(config, sequences, names, policy, tokenizer, share)
+            if share.size > 1:
+                torch.manual_seed(config.seed + share.rank)  # each drops of its own rows
+            epochs = train(scorer, targets, cases, config, share)
+            counts = _calibrated(scorer, targets, cases) if scorer.sources else {}
         best = best_epoch(epochs)
-        report = {"best_epoch": best["epoch"], "validation_users": len(cases), "epochs": epochs}
-        (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
-        draft.counts.update(best, targets=len(targets), paths=scorer.level_nodes[-1].stop - 1)
+        counts |= best | {"targets": len(targets), "paths": scorer.level_nodes[-1].stop - 1}
+        if draft:
+            save_scorer(draft.path, scorer, names)
+            if config.train_policy:
+                save_model(draft.path / MODEL_FOLDER, policy, tokenizer, names)
+            report = {"best_epoch": best["epoch"], "validation_users": len(cases), "epochs": epochs}
+            (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+            draft.counts.update(counts, processes=share.size)
+    wait_for_all()  # nobody reads the folder before it is there
     logger.info(
         "%(targets)d purchases, %(paths)d prefixes; epoch %(epoch)d is best: "
         "recall@10 %(recall@10).4f, ndcg@10 %(ndcg@10).4f on validation",
-        draft.counts,
+        counts,
     )
 
 
 def train(
-    scorer: PrefixPathScorer, targets: Targets, cases: list[Case], config: PrmConfig
+    scorer: PrefixPathScorer,
+    targets: Targets,
+    cases: list[Case],
+    config: PrmConfig,
+    share: Share = ALONE,
 ) -> list[dict[str, float]]:
     """Train in place and leave the weights of the best epoch; return the figures of every epoch.
 
@@ -113,6 +117,7 @@ def train(
         targets: the training purchases, and what is trained beside the scorer.
         cases: validation cases that choose the epoch.
         config: the settings of the optimiser, epochs, num_negatives and seed are used.
+        share: the part of this process, as the targets have it.
 
     Raises:
         InputError: no training purchase, no validation case, or a loss that is no number.
@@ -129,14 +134,14 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     figures: list[dict[str, float]] = []
     best_weights = [copy.deepcopy(m.state_dict()) for m in modules]
-    with tqdm(total=steps, desc=STAGE, disable=None) as progress:
+    with tqdm(total=steps, desc=STAGE, disable=None if is_main() else True) as progress:
         for epoch in range(1, config.epochs + 1):
             for module in modules:
                 module.train()
             total = 0.0
             for loss in targets.losses(scorer, config.num_negatives, generator):
                 # batches hold sequences of like length: a mean of their own would favour short ones
-                total += _step(loss * targets.num_batches / len(targets), optimizer, epoch, config)
+                total += _step(loss * targets.num_batches / len(targets), optimizer, epoch, config, share)
                 schedule.step()
                 progress.update()
             ranks = ranks_by_scorer(scorer, targets, cases)
@@ -218,11 +223,16 @@ def _look_up_neighbours(scorer: PrefixPathScorer, config: PrmConfig, sequences: 
 
 
 def _targets(
-    config: PrmConfig, sequences: list[np.ndarray], names: Names, policy: Any, tokenizer: Any
+    config: PrmConfig,
+    sequences: list[np.ndarray],
+    names: Names,
+    policy: Any,
+    tokenizer: Any,
+    share: Share,
 ) -> Targets:
     tables = held_out_copurchased(sequences, len(names), config.neighbours) if config.neighbours else None
     if not config.model:
-        return HistoryTargets(sequences, config.max_history, config.batch_size, tables)
+        return HistoryTargets(sequences, config.max_history, config.batch_size, tables, share)
     return PolicyTargets(
         policy,
         Prompter(tokenizer, names, max_history=config.max_history),
@@ -231,6 +241,7 @@ def _targets(
         per_sequence=config.targets_per_sequence,
         train_policy=config.train_policy,
         tables=tables,
+        share=share,
     )
 
 
@@ -240,17 +251,22 @@ def _optimizer(scorer: PrefixPathScorer, targets: Targets, config: PrmConfig) ->
     return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
 
 
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int, config: PrmConfig) -> float:
-    """Make one step of the optimiser; returns the loss."""
-    if not torch.isfinite(loss):
+def _step(
+    loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int, config: PrmConfig, share: Share
+) -> float:
+    """Make one step of the optimiser; returns the loss of all processes."""
+    total = share.add_up(loss)
+    if not torch.isfinite(total):
         raise InputError(
-            f"The path scorer's loss is {loss.item()} in epoch {epoch}; lower `learning_rate` "
+            f"The path scorer's loss is {total.item()} in epoch {epoch}; lower `learning_rate` "
             f"(it is {config.learning_rate})."
         )
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    if loss.requires_grad:  # not where other processes have all rows
+        loss.backward()  # type: ignore[no-untyped-call]
+    share.add_gradients(weight for group in optimizer.param_groups for weight in group["params"])
     optimizer.step()
-    return loss.item()
+    return total.item()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from gream.decoding.torch_backend import TorchBackend
 from gream.language.prompting import Prompter
 from gream.semantic_ids.layout import Names
 from gream.training import prm
-from gream.training.path_loss import path_loss
+from gream.training.path_loss import draw_negatives, path_loss
 from gream.training.policy_targets import PolicyTargets
 from gream.training.prm import PrmConfig
 from tests.training.planted import aucs, new_scorer
@@ -113,7 +113,12 @@ def test_the_joint_loss_adds_the_next_token_loss_of_the_names(
             logps = model(torch.tensor([tokens])).logits[0, -4:-1].log_softmax(-1)
         expected -= logps[torch.arange(3), tokens[-3:]].sum().item()
     with torch.no_grad():
-        alone = path_loss(scorer, targets.contexts(scorer, CASES), batch.targets, 1000, torch.Generator())
+        alone = path_loss(
+            scorer,
+            targets.contexts(scorer, CASES),
+            batch.targets,
+            draw_negatives(scorer, batch.targets, 1000, torch.Generator()),
+        )
     assert loss.item() == pytest.approx(expected + alone.item(), rel=1e-4)
     loss.backward()
     for module in (model, scorer.reader, scorer.rows):

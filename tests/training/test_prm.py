@@ -178,7 +178,7 @@ def test_the_epoch_is_chosen_by_as_many_validation_cases_as_were_asked_for(
 ) -> None:
     """They are drawn by the seed; without a number they are all."""
     seen: list[list[Case]] = []
-    monkeypatch.setattr(prm, "train", lambda scorer, targets, cases, config: seen.append(cases) or [EPOCH])
+    monkeypatch.setattr(prm, "train", lambda scorer, targets, cases, *_: seen.append(cases) or [EPOCH])
     for users, seed in ((4, 0), (4, 0), (4, 1), (0, 0)):
         prm.run(replace(CONFIG, run_dir=str(run_dir), validation_users=users, seed=seed))
     drawn = [[case.user for case in cases] for cases in seen]
