@@ -10,6 +10,12 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
+from trl import TrlParser
+from trl.scripts.vllm_serve import ScriptArguments
+
+from gream.arguments import load_config, parse_overrides
+from gream.launch import take_words
+from gream.training.srpo import SRPOConfig, _check
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "accelerate"
 KINDS = {
@@ -65,3 +71,22 @@ def test_accelerate_knows_every_word_of_the_commands(words: str) -> None:
 
 def test_all_commands_are_found() -> None:
     assert len(COMMANDS) == 4
+
+
+def test_the_commands_of_a_server_for_rollouts_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL knows the server's words; the learner's batch can be split by the devices that are left."""
+    recipe = FOLDER.parent / "gream-full"
+    text = (recipe / "README.md").read_text().replace("\\\n", " ")
+    serve = shlex.split(re.findall(r"trl vllm-serve (.*)$", text, re.MULTILINE)[0])
+    [server] = TrlParser(ScriptArguments).parse_args_and_config(serve)
+    devices, learner = re.findall(r"CUDA_VISIBLE_DEVICES=(\S+) gream srpo (.*)$", text, re.MULTILINE)[0]
+    words, how = take_words(shlex.split(learner))
+    settings = parse_overrides(words, SRPOConfig)
+    file = recipe.parents[1] / str(settings.pop("config"))
+    config = load_config(SRPOConfig, file, settings)
+    assert how == {"accelerate": "ddp"}
+    assert config.vllm_url == f"http://{server.host}:{server.port}"
+    assert server.model == f"{config.run_dir}/{config.model}"
+    monkeypatch.setenv("WORLD_SIZE", str(len(devices.split(","))))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    _check(config)

@@ -72,6 +72,10 @@ class SRPOConfig(StageConfig):
         FREE, doc="how completions are written: `free`, `constrained` to real items, or `beam`, all different"
     )
     engine: str = option("torch", doc="what writes completions: `torch`, or `vllm` on a GPU")
+    vllm_url: str = option(
+        "",
+        doc="address of a `trl vllm-serve` that writes on other GPUs; empty: `vllm` writes on this one",
+    )
     refill_rounds: int = option(0, doc="batches of new prompts at most in place of groups without a signal")
     num_generations: int = option(8, doc="completions of one prompt, G")
     prompts_per_batch: int = option(8, doc="prompts that are completed at once, over all devices")
@@ -165,6 +169,11 @@ def _check(config: SRPOConfig) -> None:
         raise InputError(
             "engine is 'vllm', but there is no GPU, and vLLM's CPU build cannot take over the weights of a "
             "model in training; use engine 'torch'."
+        )
+    if config.vllm_url and (config.engine != "vllm" or config.rollouts != FREE):
+        raise InputError(
+            f"vllm_url is {config.vllm_url!r}, but engine is {config.engine!r} and rollouts are "
+            f"{config.rollouts!r}; a server needs engine 'vllm' and writes 'free' completions only."
         )
     check_recipe(config.rewards)
     check_trainable(config.trainable, rank=config.lora_rank, alpha=config.lora_alpha, choices=POLICY)

@@ -206,7 +206,8 @@ def trainer_arguments(config: SRPOConfig, folder: Path, weights: list[float]) ->
         shuffle_dataset=False,  # modes come in their order
         reward_weights=weights,
         use_vllm=config.engine == "vllm",
-        vllm_mode="colocate",
+        vllm_mode="server" if config.vllm_url else "colocate",
+        vllm_server_base_url=config.vllm_url or None,
         # Under the trie sampler and learner have the same choices, which vLLM's own numbers do not know.
         vllm_importance_sampling_correction=config.rollouts == FREE,
         temperature=config.temperature,

@@ -194,6 +194,7 @@ def test_adapters_begin_without_divergence_and_become_plain_weights(run_dir: Pat
         ({"advantage": "ppo"}, "advantage is 'ppo'; give one of srpo, grpo, dr_grpo, rloo"),
         ({"rollouts": "tree"}, "rollouts is 'tree'; give one of free, constrained, beam"),
         ({"engine": "jax"}, "engine is 'jax'; give one of torch, vllm"),
+        ({"vllm_url": "http://node-b:8000"}, "but engine is 'torch' and rollouts are 'free'"),
         ({"loss_type": "mse"}, "loss_type is 'mse'; give one of grpo, bnpo"),
         ({"trainable": "names"}, "trainable is 'names'; give one of full, lora"),
         ({"rewards": {"recall": 1.0}}, "Unknown rewards: recall"),
@@ -222,6 +223,13 @@ def test_trl_is_asked_for_a_colocated_engine(tmp_path: Path, rollouts: str, corr
     assert (arguments.use_vllm, arguments.vllm_mode) == (True, "colocate")
     assert arguments.vllm_importance_sampling_correction == corrected
     assert not srpo_training.trainer_arguments(settings(), tmp_path, [1.0, 0.0]).use_vllm
+
+
+def test_trl_is_asked_for_the_server_that_was_named(tmp_path: Path) -> None:
+    told = settings(engine="vllm", vllm_url="http://node-b:8000")
+    arguments = srpo_training.trainer_arguments(told, tmp_path, [1.0, 0.0])
+    assert (arguments.use_vllm, arguments.vllm_mode) == (True, "server")
+    assert arguments.vllm_server_base_url == "http://node-b:8000"
 
 
 @pytest.mark.gpu
