@@ -10,11 +10,11 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gream.artifacts import Draft, writing
 from gream.errors import InputError
@@ -22,20 +22,51 @@ from gream.errors import InputError
 _PATIENCE = timedelta(days=7)  # processes wait for each other through the longest share of work
 _STARTED = "GREAM_STARTED"  # how many processes `--accelerate` meant to start
 _LATER = 10.0  # seconds, in which the first process tells, and ends, for all of them
+_AT_ONCE = 64  # results that a process hands over together; all of them in one message need twice the memory
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of one launch, joined."""
+    """The processes of one launch, joined; without arguments one process, alone."""
 
-    rank: int
-    size: int
-    wait: Callable[[], None]  # for all the others
+    rank: int = 0
+    size: int = 1
+    wait: Callable[[], None] = lambda: None  # for all the others
+    gather: Callable[[Any], list[Any]] = lambda value: [value]  # what each gave, in the main one; else []
+    told: Callable[[Any], Any] = lambda value: value  # what the main one gave, in every process
 
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    def share(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        """Return what this process does of units of work: they are taken in turn."""
+        return units[self.rank :: self.size]
+
+    def share_out(self, units: Sequence[Unit], work: Callable[[Unit], Result]) -> list[Result]:
+        """Do all units of work together.
+
+        Args:
+            units: the same in every process.
+            work: does one of them; what it gives must not depend on the units before it.
+
+        Returns:
+            The results in the order of the units in the main process, nothing in the others.
+        """
+        done = [work(unit) for unit in self.share(units)]
+        results: list[Result] = []
+        for start in range(0, -(-len(units) // self.size), _AT_ONCE):
+            shares = self.gather(done[start : start + _AT_ONCE])
+            for turn in range(max(map(len, shares), default=0)):
+                results += [share[turn] for share in shares if turn < len(share)]
+        return results
+
+
+ALONE = Team()
 
 
 def launched() -> int:
@@ -84,25 +115,46 @@ def tell(mistake: object) -> None:
     print(f"gream: {mistake}", file=sys.stderr)
 
 
+def no_bar() -> bool | None:
+    """Tell tqdm whether to show nothing: the first process shows its bars, on a terminal."""
+    return None if is_main() else True
+
+
 def find_team() -> Team:
     """Join the processes that torchrun or `accelerate launch` started; one alone waits for nobody.
 
+    They talk on their hosts whatever they compute on. Where there are GPUs each process gets its own.
+
     Raises:
-        InputError: the processes do not find each other.
+        InputError: the processes were not told where to find each other.
     """
     if launched() == 1:
-        return Team(0, 1, lambda: None)
-    import torch  # here, and accelerate too: they take seconds that one process may not need
-    from accelerate import PartialState
+        return ALONE
+    import torch  # here, because it takes seconds that one process may not need
+    from torch import distributed
 
-    # Without a GPU accelerate joins processes only when it is told that they run on CPUs.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
-    if state.num_processes != launched():
+    if "MASTER_ADDR" not in os.environ:
         raise InputError(
-            f"{launched()} processes were started, but accelerate joined {state.num_processes}; start them "
-            "with torchrun, or correct the config of `accelerate launch`."
+            f"{launched()} processes were started, but not told where to find each other (MASTER_ADDR is not "
+            "set); start them with torchrun or `accelerate launch`."
         )
-    return Team(state.process_index, state.num_processes, state.wait_for_everyone)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo", timeout=_PATIENCE)
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+
+    def gather(value: Any) -> list[Any]:
+        values = [None] * size if rank == 0 else None
+        distributed.gather_object(value, values, dst=0)
+        return values or []
+
+    def told(value: Any) -> Any:
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    return Team(rank, size, distributed.barrier, gather, told)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,17 +69,21 @@ class Forks:
             [sys.executable, __file__, *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, words: list[str], log: Path, trouble: tuple[str, int] | None = None) -> Run:
+    def start(
+        self, words: list[str], log: Path, trouble: tuple[str, int] | None = None, *, processes: int = 1
+    ) -> Run:
         """Start `gream WORDS`; it prints into `log`.
 
         Args:
             words: the command line after `gream`.
             log: the file for what it prints.
-            trouble: `kill` or `full`, and how many times something is made, flushed or named before it comes.
+            trouble: `kill` or `full`, and how many times something is made, flushed or named before it comes;
+                of several processes to the last one.
+            processes: how many work together, as torchrun starts them: with one that fails, all end.
         """
         assert self._server.stdin is not None and self._server.stdout is not None
         log.unlink(missing_ok=True)
-        print(json.dumps([words, str(log), trouble]), file=self._server.stdin, flush=True)
+        print(json.dumps([words, str(log), trouble, processes]), file=self._server.stdin, flush=True)
         return Run(int(self._server.stdout.readline()), log, time.monotonic(), self._server.stdout)
 
     def close(self) -> None:
@@ -90,7 +95,7 @@ class Forks:
 class Run:
     """A forked `gream` command; only one at a time."""
 
-    pid: int
+    pid: int  # of its first process
     log: Path
     started: float
     told: IO[str]  # where the server tells the exit code
@@ -118,23 +123,53 @@ class Run:
 
 
 def serve(modules: Sequence[str]) -> None:
-    """Fork for every line of the standard input; tell the process's number, and its exit code."""
+    """Fork for every line of the standard input; tell the first process's number, and the exit code."""
     for module in ("gream.cli", *modules):
         importlib.import_module(module)
     for line in sys.stdin:
-        words, log, trouble = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            _run(words, log, trouble)
-        print(pid, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        words, log, trouble, processes = json.loads(line)
+        Path(log).write_text("")
+        told = [_told(rank, processes, port) for port in [_free_port()] for rank in range(processes)]
+        pids = []
+        for of_rank in told:
+            pids.append(os.fork())
+            if not pids[-1]:
+                os.environ.update(of_rank)
+                _run(words, log, trouble if of_rank is told[-1] else None)
+        print(pids[0], flush=True)
+        print(_end_of(set(pids)), flush=True)
+
+
+def _told(rank: int, processes: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process; nothing to one alone."""
+    if processes == 1:
+        return {}
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    return {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def _free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return int(place.getsockname()[1])
+
+
+def _end_of(pids: set[int]) -> int:
+    """Wait for all processes; the exit code of the first one that failed, which ends the others."""
+    code = 0
+    while pids:
+        pid, status = os.wait()
+        pids.remove(pid)
+        if not code and (code := os.waitstatus_to_exitcode(status)):
+            for other in pids:
+                os.kill(other, signal.SIGKILL)
+    return code
 
 
 def _run(words: list[str], log: str, trouble: tuple[str, int] | None) -> NoReturn:
     code = 1
     try:
-        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        target = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(target, 1)
         os.dup2(target, 2)
         from gream.cli import main

@@ -8,6 +8,7 @@ from typing import Any
 from gream.decoding.backend import Backend
 from gream.errors import InputError
 from gream.language.vocab import load_model, load_tokenizer
+from gream.processes import launched
 from gream.semantic_ids.layout import Names
 
 LOCAL_ENGINES = ("torch", "vllm")  # these load the model on this machine
@@ -19,17 +20,28 @@ def open_backend(
 ) -> tuple[Backend, Any]:
     """Load an engine over a model folder, and the folder's tokenizer; what is given is told at `load_engine`.
 
+    The model of the engine torch goes to this process's GPU, see `gream.processes.find_team`.
+
     Raises:
-        InputError: unknown engine, one that cannot be reached, or a folder that was made for other names.
+        InputError: unknown engine, one that cannot be reached or does not work in several processes, or a
+            folder that was made for other names.
     """
     if url and engine != "openai":
         raise InputError(f"url is given, but engine is {engine!r}; leave it out, or give engine openai.")
     if engine == "torch":
+        from torch import cuda
+
         from gream.decoding.torch_backend import TorchBackend
 
         model, tokenizer = load_model(folder, names)
+        model = model.to("cuda" if cuda.is_available() else "cpu")
         return TorchBackend(model, tokenizer.pad_token_id), tokenizer
     if engine == "vllm":
+        if launched() > 1:  # it would take the processes of this launch for its own
+            raise InputError(
+                f"{launched()} processes were started, but vLLM starts what it needs from one; start one, or "
+                "take the engine torch."
+            )
         from gream.decoding.vllm_async import start_vllm
         from gream.decoding.vllm_backend import VllmBackend
 

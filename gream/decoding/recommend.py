@@ -31,6 +31,7 @@ from gream.decoding.scorer_file import load_scorer
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_tokenizer
+from gream.processes import ALONE, Team, no_bar
 from gream.semantic_ids.constraint_file import load_constraint
 from gream.semantic_ids.layout import Names, load_names
 from gream.semantic_ids.paths import Constraint, Narrowing
@@ -161,6 +162,7 @@ def recommend_many(
     batch_size: int = 256,
     numbers: Sequence[int] | None = None,
     watch: WatchChain | None = None,
+    team: Team = ALONE,
 ) -> list[Answer]:
     """Recommend for many users, in their order.
 
@@ -173,6 +175,7 @@ def recommend_many(
         batch_size: prompts of one search (a user has one for each chain); the engine may split them further.
         numbers: of the users, from which the seeds of their chains are made; None: their places.
         watch: told of the chains while they are written, with the places of their users.
+        team: processes that share the batches out; the main one gets all answers, the others none.
 
     Raises:
         InputError: an empty history, a user without any allowed item, or a scorer or categories that are
@@ -182,20 +185,24 @@ def recommend_many(
         raise InputError("expand_width needs a scorer, and none is loaded; give the folder of `gream prm`.")
     pruner = _pruner(engine, search)
     answer = _reason if search.mode == "reasoning" else _direct
-    answers: list[Answer] = []
-    progress = tqdm(total=len(histories), desc=search.mode, unit="user", disable=None, leave=False)
     # All caches of one search live together, so the prompts of one batch are bounded, chains included.
     size = max(1, batch_size // (search.num_chains if search.mode == "reasoning" else 1))
-    for start in range(0, len(histories), size):
+    starts = range(0, len(histories), size)
+    users = sum(len(histories[start : start + size]) for start in team.share(starts))
+    progress = tqdm(total=users, desc=search.mode, unit="user", disable=no_bar(), leave=False)
+
+    def answered(start: int) -> list[Answer]:
         part = slice(start, start + size)
         mask = allowed(part) if allowed else None
         narrowing = None if mask is None else engine.constraint.narrow(mask)
         seeds = numbers[part] if numbers is not None else range(start, start + len(histories[part]))
         told = watch and _from(watch, start)
-        answers += answer(engine, histories[part], search, _Limits(pruner, narrowing), seeds, told)
-        progress.update(len(histories[part]))
-    progress.close()
-    return answers
+        found = answer(engine, histories[part], search, _Limits(pruner, narrowing), seeds, told)
+        progress.update(len(found))
+        return found
+
+    with progress:
+        return [one for batch in team.share_out(starts, answered) for one in batch]
 
 
 def _from(watch: WatchChain, start: int) -> WatchChain:

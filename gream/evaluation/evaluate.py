@@ -4,6 +4,9 @@ Every user of the split is counted unless `max_users` draws some. The rows of th
 `item_knn`, `direct_before_srpo`, `direct`, `prm` (direct mode guided by the scorer) and `reasoning`; each
 stands beside the baselines of the same run, and its time is that of its searches alone, loading not counted.
 
+Several processes share the batches of users out: `torchrun --nproc_per_node 2 -m gream.cli evaluate --config
+FILE`, or `accelerate launch` in its place. The first one judges and writes; times are those of all together.
+
 Legend: B users, G chains of a user, N items.
 """
 
@@ -45,6 +48,7 @@ from gream.evaluation.scaling_report import format_scaling, write_scaling
 from gream.evaluation.settings import EvaluateConfig, report_searches
 from gream.evaluation.strata import close_figures
 from gream.evaluation.taste import true_tastes
+from gream.processes import ALONE, Team, find_team, writing_once
 
 STAGE = "evaluate"
 
@@ -63,7 +67,8 @@ def run(config: EvaluateConfig) -> None:
         InputError: settings out of range, an empty split, or folders that do not belong together.
     """
     split, searches = _split(config.split), report_searches(config)  # wrong settings are told before any work
-    with artifacts.writing(
+    team = find_team()
+    with writing_once(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
         data = config.locate("data")
@@ -71,39 +76,43 @@ def run(config: EvaluateConfig) -> None:
         everyone = interactions.cases(split)
         cases = draw_cases(everyone, config.max_users, config.seed)
         exam = _exam(config, cases, interactions, len(catalogue))
-        tuned = load_tuned(config.locate("baselines"), exam.num_items) if config.baselines else None
         earlier = purchases_before(interactions, split)
-        rows, lists = baseline_rows(exam, earlier, tuned)
+        rows, lists = _baselines(config, exam, earlier) if draft else ({}, {})
         if config.before:
             engine = _load(config, "before", exam, catalogue, earlier)
             direct = {"direct_before_srpo": searches["direct"]}
-            found, answers = model_rows(exam, engine, direct, batch_size=config.batch_size)
+            found, answers = model_rows(exam, engine, direct, batch_size=config.batch_size, team=team)
             rows |= found
             lists |= items_of(answers)
             del engine  # two models at once need not fit
         engine = _load(config, "model", exam, catalogue, earlier)
         _refuse_states_of_another(config, engine)
-        found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size)
+        found, answers = model_rows(exam, engine, searches, batch_size=config.batch_size, team=team)
         rows |= found
         lists |= items_of(answers)
-        ranks = {name: exam.ranks(of_row) for name, of_row in lists.items()}
-        examples = _judge(config, exam, rows, answers, (catalogue, interactions), engine)
-        report = {
-            **_head(config, exam, everyone),
-            **best_reachable(artifacts.read_manifest(data).counts, split),
-            **rows,
-            **close_figures(exam, ranks),
-        }
-        save_ranks(draft.path, exam, ranks, catalogue, interactions)
-        _write(draft, report, examples)
+        if draft:
+            ranks = {name: exam.ranks(of_row) for name, of_row in lists.items()}
+            examples = _judge(config, exam, rows, answers, (catalogue, interactions), engine)
+            report = {
+                **_head(config, exam, everyone),
+                **best_reachable(artifacts.read_manifest(data).counts, split),
+                **rows,
+                **close_figures(exam, ranks),
+            }
+            save_ranks(draft.path, exam, ranks, catalogue, interactions)
+            _write(draft, report, examples)
         if config.scaling:
-            swept = _sweep(config, "model", exam, engine)
+            swept = _sweep(config, "model", exam, engine, team)
             if config.smaller:
                 del engine
                 engine = _load(config, "smaller", exam, catalogue, earlier)
-                swept += _sweep(config, "smaller", exam, engine)
-            write_scaling(draft.path, report, swept)
-            draft.counts["searches compared"] = len(swept)
+                swept += _sweep(config, "smaller", exam, engine, team)
+            if draft:
+                write_scaling(draft.path, report, swept)
+                draft.counts["searches compared"] = len(swept)
+        if draft:
+            draft.counts["processes"] = team.size
+    team.wait()  # nobody reads the folder before it is there
     if config.scaling:
         logger.info("%s", format_scaling(config.output_path))
     logger.info("%d of %d users, %d items ranked for each", len(cases), len(everyone), exam.num_items)
@@ -167,14 +176,18 @@ def model_rows(
     *,
     batch_size: int,
     recommend: Recommend = recommend_many,
+    team: Team = ALONE,
 ) -> tuple[dict[str, Row], dict[str, list[Answer]]]:
-    """Return the row and the B answers of every search, by the row's name."""
+    """Return the row and the B answers of every search, by the row's name; none but in the main process."""
     rows: dict[str, Row] = {}
     answers: dict[str, list[Answer]] = {}
     histories = [history.tolist() for history in exam.histories]
     for name, search in searches.items():
+        team.wait()  # one that began earlier would make the search look faster than it is
         started = time.perf_counter()
-        found = recommend(engine, histories, search, allowed=exam.allowed, batch_size=batch_size)
+        found = recommend(engine, histories, search, allowed=exam.allowed, batch_size=batch_size, team=team)
+        if not team.is_main:
+            continue
         rows[name] = exam.row([a.items for a in found], time.perf_counter() - started)
         if search.mode == "direct" and search.prune_threshold is not None:
             lost = false_prune_rate(found, exam.targets, engine.constraint, search)
@@ -207,10 +220,17 @@ def _judge(
     return {"customers": drawn, **choose_chains(exam, found, judged, facts, interactions.user_ids)}
 
 
-def _sweep(config: EvaluateConfig, model: str, exam: Exam, engine: Engine) -> list[Row]:
+def _sweep(config: EvaluateConfig, model: str, exam: Exam, engine: Engine, team: Team) -> list[Row]:
     settings = settings_of(config, engine.names.layout.num_codebooks)
-    rows = sweep(exam, engine, settings, batch_size=config.batch_size)
+    rows = sweep(exam, engine, settings, batch_size=config.batch_size, team=team)
     return [{"model": getattr(config, model), **row} for row in rows]
+
+
+def _baselines(
+    config: EvaluateConfig, exam: Exam, earlier: list[np.ndarray]
+) -> tuple[dict[str, Row], dict[str, list[np.ndarray]]]:
+    tuned = load_tuned(config.locate("baselines"), exam.num_items) if config.baselines else None
+    return baseline_rows(exam, earlier, tuned)
 
 
 def _load(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from gream.decoding.recommend import Engine, Search, recommend_many
 from gream.evaluation.exam import Exam, Row
 from gream.evaluation.prefix_recall import false_prune_rate, prefix_hits, prefix_recall
 from gream.evaluation.settings import EvaluateConfig, plain_search, reasoning_search
+from gream.processes import ALONE, Team, no_bar
 from gream.semantic_ids.paths import Constraint
 
 # Families of settings, as the plot calls them.
@@ -76,33 +77,47 @@ def sweep(
     *,
     batch_size: int,
     recommend: Callable[..., list[Answer]] = recommend_many,
+    team: Team = ALONE,
 ) -> list[Row]:
     """Search all users with every setting; one row for each, S in all.
 
     Every batch of users goes through all settings before the next one does, so that a machine that slows down
-    in between slows all of them. Only the searches are timed, after a short one of each that is not.
+    in between slows all of them. Only the searches are timed, after a short one of each that is not; of
+    several processes, which share the batches out, the times are added.
 
     Returns:
         Rows of `Exam.row` with `family`, `name`, `num_beams`, `tokens_per_user`, in direct mode `hrecall`
-        (L figures), and `false_prune_rate` where paths were pruned.
+        (L figures), and `false_prune_rate` where paths were pruned. None but in the main process.
     """
     histories = [history.tolist() for history in exam.histories]
-    tallies = [_Tally(setting, engine.constraint) for setting in settings]
     first = replace(exam, cases=exam.cases[:_WARM_UP])
     for setting in settings:
         recommend(engine, histories[:_WARM_UP], setting.search, allowed=first.allowed, batch_size=batch_size)
-    progress = tqdm(total=len(settings) * len(histories), desc="scaling", unit="search", disable=None)
-    for start in range(0, len(histories), batch_size):
+    starts = range(0, len(histories), batch_size)
+    searches = len(settings) * sum(len(histories[start : start + batch_size]) for start in team.share(starts))
+    progress = tqdm(total=searches, desc="scaling", unit="search", disable=no_bar())
+
+    def searched(start: int) -> list[_Found]:
         part = slice(start, start + batch_size)
         asked = replace(exam, cases=exam.cases[part])
-        for setting, tally in zip(settings, tallies, strict=True):
+        by_setting = []
+        for setting in settings:
             search = replace(setting.search, seed=setting.search.seed + start)
             started = time.perf_counter()
             found = recommend(engine, histories[part], search, allowed=asked.allowed, batch_size=batch_size)
-            tally.add(found, exam.targets[part], time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            by_setting.append(_Found.of(found, exam.targets[part], engine.constraint, seconds))
             progress.update(len(found))
-    progress.close()
-    return [tally.row(exam) for tally in tallies]
+        return by_setting
+
+    team.wait()  # what one process does before must not slow the searches of the others
+    with progress:
+        batches = team.share_out(starts, searched)
+    by_setting = zip(*batches, strict=True)
+    return [
+        _row(setting, found, exam, engine.constraint)
+        for setting, found in zip(settings, by_setting, strict=False)  # without batches there are no rows
+    ]
 
 
 def frontier(seconds: Sequence[float], quality: Sequence[float]) -> list[int]:
@@ -148,41 +163,43 @@ def overtaken(
     return min(pairs, key=lambda pair: (-quality[pair[1]], seconds[pair[0]], pair), default=None)
 
 
-@dataclass
-class _Tally:
-    """What one setting's searches gave so far."""
+@dataclass(frozen=True)
+class _Found:
+    """What one setting's search gave for the users of one batch."""
 
-    setting: Setting
-    constraint: Constraint
-    seconds: float = 0.0
-    tokens: int = 0
-    lists: list[np.ndarray] = field(default_factory=list)
-    hits: list[np.ndarray] = field(default_factory=list)  # of each batch (B, L), whether a kept path is right
-    pruned: list[Answer] = field(default_factory=list)
+    seconds: float
+    tokens: int
+    lists: list[np.ndarray]
+    hits: np.ndarray | None  # (B, L) whether a kept path is right
+    pruned: list[Answer]  # all of them, where any path was pruned
 
-    def add(self, found: Sequence[Answer], targets: Sequence[int], seconds: float) -> None:
-        """Add the answers of one batch."""
-        self.seconds += seconds
-        self.tokens += sum(answer.tokens for answer in found)
-        self.lists += [answer.items for answer in found]
-        if found[0].kept:
-            self.hits.append(prefix_hits([answer.kept for answer in found], targets, self.constraint))
-        if found[0].pruned:
-            self.pruned += found
+    @classmethod
+    def of(
+        cls, found: list[Answer], targets: Sequence[int], constraint: Constraint, seconds: float
+    ) -> _Found:
+        kept = [answer.kept for answer in found]
+        return cls(
+            seconds,
+            sum(answer.tokens for answer in found),
+            [answer.items for answer in found],
+            prefix_hits(kept, targets, constraint) if kept[0] else None,
+            found if found[0].pruned else [],
+        )
 
-    def row(self, exam: Exam) -> Row:
-        """Return the setting's row."""
-        setting = self.setting
-        row = {"family": setting.family, "name": setting.name, "num_beams": setting.search.num_beams}
-        row |= exam.row(self.lists, self.seconds)
-        row["tokens_per_user"] = round(self.tokens / len(self.lists), 2)
-        if self.hits:
-            row["hrecall"] = prefix_recall(np.concatenate(self.hits))
-        if self.pruned:
-            row["false_prune_rate"] = false_prune_rate(
-                self.pruned, exam.targets, self.constraint, setting.search
-            )
-        return row
+
+def _row(setting: Setting, batches: Sequence[_Found], exam: Exam, constraint: Constraint) -> Row:
+    """Return the row of a setting from what its searches gave for every batch."""
+    lists = [items for batch in batches for items in batch.lists]
+    hits = [batch.hits for batch in batches if batch.hits is not None]
+    pruned = [answer for batch in batches for answer in batch.pruned]
+    row = {"family": setting.family, "name": setting.name, "num_beams": setting.search.num_beams}
+    row |= exam.row(lists, sum(batch.seconds for batch in batches))
+    row["tokens_per_user"] = round(sum(batch.tokens for batch in batches) / len(lists), 2)
+    if hits:
+        row["hrecall"] = prefix_recall(np.concatenate(hits))
+    if pruned:
+        row["false_prune_rate"] = false_prune_rate(pruned, exam.targets, constraint, setting.search)
+    return row
 
 
 def _guided(config: EvaluateConfig, plain: Search, depth: int) -> list[Setting]:

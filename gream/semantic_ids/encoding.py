@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gream.artifacts import write_file
-from gream.processes import Team
+from gream.processes import Team, no_bar
 
 if TYPE_CHECKING:
     from gream.semantic_ids.encoder import Encoder
@@ -64,11 +64,11 @@ def encode_resumable(
     team.wait()
     missing = [number for number in range(len(shards)) if not _shard_file(folder, number).is_file()]
     team.wait()  # nobody writes before everybody has looked, or the shares would not fit
-    mine = missing[team.rank :: team.size]
+    mine = team.share(missing)
     if mine:
         encoder = load()
         rounds = [(number, group) for number in mine for group in shards[number]]
-        bar = tqdm(total=len(rounds), desc="embed", unit="batch", disable=None if team.is_main else True)
+        bar = tqdm(total=len(rounds), desc="embed", unit="batch", disable=no_bar())
         with bar:
             for number in mine:
                 _encode_shard(texts, shards[number], encoder, _shard_file(folder, number), bar)

@@ -58,7 +58,7 @@ def scripted(answers: dict[str, list[Answer]], asked: list[Any]) -> evaluate.Rec
     """A stand-in for `recommend_many` that answers by mode and notes what it was asked."""
 
     def recommend(
-        engine: Any, histories: Any, search: Search, *, allowed: Any, batch_size: int
+        engine: Any, histories: Any, search: Search, *, allowed: Any, batch_size: int, team: Any
     ) -> list[Answer]:
         asked.append((search.mode, [list(h) for h in histories], batch_size))
         return answers[search.mode]
