@@ -252,7 +252,7 @@ def _recommend(words: list[str]) -> int:
         return 0
     config = load_config(RecommendConfig, None, {"run_dir": run, **parse_overrides(rest, RecommendConfig)})
     if config.for_many:
-        print(recommend_to_many(config))
+        recommend_to_many(config)
     elif config.json:
         print(format_json(recommend_once(config)))
     else:

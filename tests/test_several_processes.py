@@ -1,16 +1,19 @@
 """Commands that share their users out over processes: the files of one process, byte for byte, but for times.
 
-Real processes that talk over gloo, started as torchrun starts them.
+Real processes that talk over gloo, started as torchrun starts them; one test starts torchrun itself.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from small_recipe import TIMED, Forks
 
@@ -20,6 +23,7 @@ from gream.decoding.scorer_file import save_scorer
 from gream.decoding.scorer_shape import ScorerShape
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names
+from tests.training.processes import ROOT, on_cpu
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started, as torchrun sets it
 CLOCKED = ("users_per_second", "seconds_per_user", "seconds_per_user_of_direct")  # of a report's rows
@@ -28,7 +32,7 @@ COMPARED = ("frontier", "plain_at_equal_time")  # of a sweep's rows: what follow
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    server = Forks(["gream.evaluation.evaluate"])
+    server = Forks(["gream.evaluation.evaluate", "gream.decoding.recommend_command"])
     yield server
     server.close()
 
@@ -119,3 +123,105 @@ def test_a_sweep_of_chains_and_scorer_has_the_figures_of_one_process(forks: Fork
     assert len(json.loads((one / "scaling.json").read_text())["rows"]) == 17
     same(one, two)
     same(one, three)
+
+
+# 47 users; u7, u8, u30 and u31 have an item that nobody knows
+def histories(run_dir: Path) -> Path:
+    rows = [
+        {"user_id": f"u{u}", "history": [f"item-{(u * 5 + i) % 24}" for i in range(1 + u % 7)]}
+        for u in range(47)
+    ]
+    for user in (7, 8, 30, 31):
+        rows[user]["history"].append("item-99")
+    file = run_dir / "histories.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def lists(run_dir: Path, output: str, *words: str) -> list[str]:
+    """Return the words that ask for lists of five users a file: ten files, the last one of two."""
+    told = ["--histories", str(histories(run_dir)), "--output", str(run_dir / output), "--k", "4"]
+    return ["recommend", str(run_dir), *told, "--unknown_items", "skip", "--users_per_part", "5", *words]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("words", [[], ["--mode", "reasoning", "--num_chains", "2", "--chains"]])
+def test_lists_are_those_of_one_process_and_every_user_is_counted(
+    forks: Forks, run_dir: Path, words: list[str]
+) -> None:
+    for size in (1, 2, 3):
+        run = forks.start(lists(run_dir, f"on-{size}", *words), run_dir / "log", processes=size)
+        assert run.wait() == 0, run.text()
+        assert run.text().startswith(
+            f"43 of 47 users have lists in {run_dir}/on-{size}\n4 of 47 rows left out"
+        )
+    one, two, three = (contents(run_dir / f"on-{size}") for size in (1, 2, 3))
+    assert len(one) == 10 and one == two == three
+    assert pl.read_parquet(run_dir / "on-3")["user_id"].n_unique() == 43
+
+
+def test_one_file_of_lists_leaves_the_other_processes_nothing_to_do(forks: Forks, run_dir: Path) -> None:
+    for size in (1, 3):
+        words = lists(run_dir, f"on-{size}", "--users_per_part", "99")
+        assert forks.start(words, run_dir / "log", processes=size).wait() == 0
+    assert contents(run_dir / "on-1") == contents(run_dir / "on-3")
+
+
+@pytest.mark.parametrize(("before", "size"), [(1, 1), (4, 3), (6, 2)])
+def test_killed_processes_go_on_in_any_number(forks: Forks, run_dir: Path, before: int, size: int) -> None:
+    """The last one of two dies when it writes; what both wrote is not written again."""
+    assert forks.start(lists(run_dir, "whole"), run_dir / "log").wait() == 0
+    words = lists(run_dir, "lists")
+    killed = forks.start(words, run_dir / "log", ("kill", before), processes=2)
+    assert killed.wait() == -9, killed.text()
+    assert not (run_dir / "lists").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in (run_dir / ".lists.partial").glob("part-*")}
+    assert len(kept) >= before // 2
+    again = forks.start(words, run_dir / "log", processes=size)
+    assert again.wait() == 0, again.text()
+    assert ("going on after" in again.text()) == bool(kept)
+    assert contents(run_dir / "lists") == contents(run_dir / "whole")
+    written = {path.name: path.stat().st_mtime_ns for path in (run_dir / "lists").iterdir()}
+    assert kept == {name: written[name] for name in kept}
+
+
+def test_what_one_process_refuses_ends_all(forks: Forks, run_dir: Path) -> None:
+    """The first one alone reads the users beforehand, while the others wait for what it found."""
+    run = forks.start(lists(run_dir, "lists", "--unknown_items", "error"), run_dir / "log", processes=2)
+    assert run.wait() == 2
+    assert run.text().count("4 of 47 users have an item that the catalogue does not have") == 1
+    assert not list(run_dir.glob("*lists*"))
+    run = forks.start(lists(run_dir, "lists", "--engine", "vllm"), run_dir / "log", processes=2)
+    assert run.wait() == 2 and "2 processes were started, but vLLM" in run.text()
+    words = ["recommend", str(run_dir), "--user", "user-1"]
+    run = forks.start(words, run_dir / "log", processes=2)
+    assert run.wait() == 2 and "one list is made by one" in run.text()
+
+
+@pytest.mark.slow  # each launcher and each process imports torch
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_launchers_start_the_processes(forks: Forks, run_dir: Path, launcher: str) -> None:
+    assert forks.start(lists(run_dir, "one"), run_dir / "log").wait() == 0
+    launch = {
+        "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+        "accelerate": [
+            "accelerate.commands.launch",
+            "--config_file",
+            str(on_cpu("ddp", run_dir / "ddp.yaml")),
+        ],
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", *launch[launcher], "-m", "gream.cli", *lists(run_dir, "two")],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("43 of 47 users have lists") == 1
+    assert contents(run_dir / "one") == contents(run_dir / "two")

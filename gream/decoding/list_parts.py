@@ -78,6 +78,11 @@ class ListParts:
         note = _note(_file(self._partial, number))
         return None if note is None else int(note["users"])
 
+    def missing(self) -> list[int]:
+        """Return the parts that are to be made."""
+        numbers = () if self.finished else range(self.num_parts)
+        return [number for number in numbers if self.num_users(number) is None]
+
     def write(self, number: int, table: pa.Table, num_users: int) -> None:
         """Write one part, whole or not at all.
 

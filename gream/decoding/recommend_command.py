@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from gream.decoding.recommend_file import Columns, run_fingerprint, told, write_
 from gream.decoding.recommender import Recommender
 from gream.decoding.shown_list import ShownList
 from gream.errors import InputError
+from gream.processes import find_team, launched
+
+logger = logging.getLogger(__name__)
 
 _PLACES = ("run_dir", "output", "histories")  # where things are; what they hold is compared instead
 
@@ -79,13 +83,16 @@ def recommend_once(config: RecommendConfig) -> ShownList:
     )
 
 
-def recommend_to_many(config: RecommendConfig) -> str:
-    """Load a run and write the lists of many users; returns the counts in words.
+def recommend_to_many(config: RecommendConfig) -> None:
+    """Load a run and write the lists of many users; tells the counts.
+
+    Several processes share the files out: `torchrun --nproc_per_node 2 -m gream.cli recommend RUN ...`.
 
     Raises:
         InputError: no place to write to, or what `read_rows`, `Recommender` and `ListParts` raise.
     """
     _check_source(config)
+    team = find_team()
     recommender = Recommender.load(config.run_dir, engine=config.engine, url=config.url)
     counts = write_lists(
         recommender,
@@ -96,8 +103,9 @@ def recommend_to_many(config: RecommendConfig) -> str:
         refuse_left_out=config.unknown_items == "error",
         columns=Columns(title=config.titles, chain=config.chains),
         users_per_part=config.users_per_part,
+        team=team,
     )
-    return told(counts, Path(config.output))
+    logger.info("%s", told(counts, Path(config.output)))
 
 
 def _check_source(config: RecommendConfig) -> None:
@@ -106,6 +114,11 @@ def _check_source(config: RecommendConfig) -> None:
         raise InputError(
             "Give either --history ID,ID or --user ID for one list, or --histories FILE or --all_users for "
             "many."
+        )
+    if launched() > 1 and not config.for_many:
+        raise InputError(
+            f"{launched()} processes were started, but one list is made by one; start one, or ask for lists "
+            "for many."
         )
     if config.for_many and not config.output:
         raise InputError(f"`--{given[0]}` needs a folder to write into; give it as `--output FOLDER`.")

@@ -4,12 +4,15 @@ The users are read twice. The first time they are only counted and checked, so t
 is told before the first hour of work; the second time they are answered, `users_per_part` of them into one
 Parquet file. Neither time are they all in memory, nor their lists. A command that was killed goes on after
 the last whole file: its users are cut in the same way, so the bytes are those of a command that was not.
+Several processes take the missing files in turn, and each reads the users for itself; the first one counts
+them, holds the folder and gives it its name.
 
 One row is one user and one rank. Legend: N items.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +30,7 @@ from gream.decoding.list_parts import ListParts
 from gream.decoding.recommender import RUN_FILE, Question, Recommendation, Recommender
 from gream.decoding.run_file import read_run_settings
 from gream.errors import InputError
+from gream.processes import ALONE, Team, no_bar
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +79,7 @@ def write_lists(
     refuse_left_out: bool,
     columns: Columns,
     users_per_part: int,
+    team: Team = ALONE,
 ) -> Counts:
     """Answer all requests into a folder of Parquet files, or go on where an earlier command was stopped.
 
@@ -87,9 +92,10 @@ def write_lists(
         refuse_left_out: a user that the file gives no usable history of is an error.
         columns: what else a row holds.
         users_per_part: users of one file, those who get no list included.
+        team: processes that share the files out; all see the folder.
 
     Returns:
-        What was answered and what was not.
+        What was answered and what was not; in the main process alone.
 
     Raises:
         InputError: settings out of range, such a user, or a folder that was begun with something else.
@@ -98,17 +104,25 @@ def write_lists(
         raise InputError(f"users_per_part is {users_per_part}; give at least 1.")
     to_question, allowed = _questions(recommender, asked)
     requests = answerable(requests, allowed, bool(asked["exclude_seen"]))
-    counts = _counted(requests)
+    counts, users = _counted(requests, users_per_part) if team.is_main else (Counts(), [])
     if refuse_left_out:
         _refuse(counts)
-    num_parts = -(-counts.left_out.rows // users_per_part)
-    with ListParts(output, made_from, num_parts) as parts:
+    users = team.told(users)
+    parts = ListParts(output, made_from, len(users))
+    with parts if team.is_main else contextlib.nullcontext():
+        missing = team.told(parts.missing() if team.is_main else [])
+        done = sum(users) - sum(users[number] for number in missing)
         if parts.finished:
             logger.info("%s is whole already; nothing was written", output)
-            return counts
-        _write(recommender, requests, parts, counts.answered, to_question, columns, users_per_part)
-        written = parts.finish()
-    assert written == counts.answered, f"{written} users were written, {counts.answered} asked"
+        elif done:
+            logger.info("going on after %s users whose lists are there", f"{done:,}")
+        mine = {number: users[number] for number in team.share(missing)}
+        _write(recommender, requests, parts, mine, to_question, columns, users_per_part)
+        team.wait()
+        if team.is_main and not parts.finished:
+            written = parts.finish()
+            assert written == counts.answered, f"{written} users were written, {counts.answered} asked"
+    team.wait()  # nobody reads the folder before it is there
     return counts
 
 
@@ -149,12 +163,16 @@ def _questions(
     return question, first.allowed
 
 
-def _counted(requests: Requests) -> Counts:
+def _counted(requests: Requests, users_per_part: int) -> tuple[Counts, list[int]]:
+    """Count the users, and those of each part who get a list."""
     counts = Counts()
     bar = tqdm(requests(counts), desc="checking histories", unit="user", disable=None, leave=False)
-    for _ in bar:
-        pass
-    return counts
+    users: list[int] = []
+    for place, request in enumerate(bar):
+        if place % users_per_part == 0:
+            users.append(0)
+        users[-1] += request is not None
+    return counts, users
 
 
 def _refuse(counts: Counts) -> None:
@@ -175,20 +193,17 @@ def _write(
     recommender: Recommender,
     requests: Requests,
     parts: ListParts,
-    num_answered: int,
+    users: Mapping[int, int],
     to_question: Callable[[Request], Question],
     columns: Columns,
     users_per_part: int,
 ) -> None:
-    stored = [parts.num_users(number) for number in range(parts.num_parts)]
-    done = sum(users for users in stored if users is not None)
-    if done:
-        logger.info("going on after %s users whose lists are there", f"{done:,}")
+    """Write some parts; `users` says how many of each get a list."""
     stream = requests(Counts())
-    with tqdm(total=num_answered, initial=done, desc="lists", unit="user", disable=None) as bar:
-        for number in range(parts.num_parts):
+    with tqdm(total=sum(users.values()), desc="lists", unit="user", disable=no_bar()) as bar:
+        for number in range(max(users, default=-1) + 1):
             stretch = [one for one in islice(stream, users_per_part) if one is not None]
-            if stored[number] is None:
+            if number in users:
                 table = _answered(recommender, stretch, to_question, columns.schema(), bar)
                 parts.write(number, table, len(stretch))
 
