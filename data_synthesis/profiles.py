@@ -20,9 +20,10 @@ from data_synthesis.questions import question
 from data_synthesis.rehearsal import describe_calls
 from data_synthesis.settings import TeacherConfig, check_teacher
 from gream.arguments import input_folder, option
-from gream.artifacts import writing
+from gream.artifacts import Draft
 from gream.data.store import Catalogue, load_catalogue, load_training_reviews
 from gream.errors import InputError
+from gream.processes import find_team, writing_once
 from gream.semantic_ids.item_text import PROFILES_FILE, PROFILES_STAGE
 
 logger = logging.getLogger(__name__)
@@ -51,27 +52,13 @@ def run(config: ProfilesConfig) -> None:
     """Write `profiles.parquet` with the columns item, item_id and profile."""
     check_teacher(config)
     catalogue = load_catalogue(config.locate("data"))
-    with writing(
+    team = find_team()
+    with writing_once(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
-        items, questions = questions_about(catalogue, load_training_reviews(config.locate("data")), config)
-        replies, account = ask_all(questions, config)
-        for sentence in account.sentences():
-            logger.info("%s", sentence)
-        rows = [
-            (item, catalogue.item_ids[item], reply.value)
-            for item, reply in zip(items, replies, strict=True)
-            if reply.value is not None
-        ]
-        reasons = Counter(reason for reply in replies for reason in reply.reasons)
-        if not rows:
-            told = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(4))
-            raise InputError(f"No item has a profile ({told or 'none was asked for'}); see to the teacher.")
-        schema = {"item": pl.Int64, "item_id": pl.String, "profile": pl.String}
-        pl.DataFrame(rows, schema=schema, orient="row").write_parquet(draft.path / PROFILES_FILE)
-        draft.counts.update(items=len(catalogue), profiles=len(rows), **account.counts())
-        draft.counts.update({f"not used: {reason}": number for reason, number in reasons.most_common()})
-    logger.info("%s of %s items have a profile", f"{len(rows):,}", f"{len(catalogue):,}")
+        if draft:  # of several processes one asks: a budget is for all calls
+            _write(draft, catalogue, config)
+    team.wait()  # nobody reads the folder before it is there
 
 
 def rehearse(config: ProfilesConfig) -> str:
@@ -117,6 +104,32 @@ def read_profile(text: str) -> str:
     if len(profile) < _SHORTEST_PROFILE:
         raise Unusable(f"the text has less than {_SHORTEST_PROFILE} characters")
     return profile
+
+
+def _write(draft: Draft, catalogue: Catalogue, config: ProfilesConfig) -> None:
+    """Ask, and write what was answered.
+
+    Raises:
+        InputError: no item has a profile.
+    """
+    items, questions = questions_about(catalogue, load_training_reviews(config.locate("data")), config)
+    replies, account = ask_all(questions, config)
+    for sentence in account.sentences():
+        logger.info("%s", sentence)
+    rows = [
+        (item, catalogue.item_ids[item], reply.value)
+        for item, reply in zip(items, replies, strict=True)
+        if reply.value is not None
+    ]
+    reasons = Counter(reason for reply in replies for reason in reply.reasons)
+    if not rows:
+        told = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(4))
+        raise InputError(f"No item has a profile ({told or 'none was asked for'}); see to the teacher.")
+    schema = {"item": pl.Int64, "item_id": pl.String, "profile": pl.String}
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(draft.path / PROFILES_FILE)
+    draft.counts.update(items=len(catalogue), profiles=len(rows), **account.counts())
+    draft.counts.update({f"not used: {reason}": number for reason, number in reasons.most_common()})
+    logger.info("%s of %s items have a profile", f"{len(rows):,}", f"{len(catalogue):,}")
 
 
 def _draw(reviews: list[str], config: ProfilesConfig, rng: np.random.Generator) -> list[str]:

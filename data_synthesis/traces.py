@@ -2,13 +2,17 @@
 
 The teacher is the rule-based one, which needs nothing, or a model behind an endpoint; the filters are the
 same.
+
+Several processes share the users of the rule-based teacher out: `torchrun --nproc_per_node 2 -m gream.cli
+synthesize --config FILE`, or `accelerate launch` in its place. An endpoint is asked by the first one alone,
+which waits for `concurrency` answers at a time: a budget is for all of them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,11 +30,12 @@ from data_synthesis.teacher import RuleTeacher
 from data_synthesis.trace_report import REPORT_FILE, format_report, text_of
 from data_synthesis.words import CatalogueWords
 from gream.arguments import input_folder, option
-from gream.artifacts import writing
+from gream.artifacts import Draft
 from gream.data.simulate import has_truth, load_truth
 from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
 from gream.errors import InputError
 from gream.language.reasoning import Trace, save_traces
+from gream.processes import ALONE, Team, find_team, writing_once
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +43,7 @@ STAGE = "synthesize"
 DROPPED_FILE = "dropped.parquet"
 RULES = "rules"
 ALL, FORMAT = "all", "format"
+_TOGETHER = 64  # users that one of several processes explains before the next one's turn; ours
 
 
 @dataclass(kw_only=True)
@@ -75,35 +81,26 @@ def run(config: SynthesizeConfig) -> None:
         raise InputError(f"filters is {config.filters!r}; give `{ALL}` or `{FORMAT}`.")
     catalogue = load_catalogue(config.locate("data"))
     interactions = load_interactions(config.locate("data"))
-    with writing(
+    team = find_team()
+    with writing_once(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
+        kept: list[Trace] = []
+        dropped: list[Dropped] = []
         if config.teacher == RULES:
             teacher = RuleTeacher(catalogue, interactions.training_sequences(), denoise=config.denoise)
-            kept, dropped = synthesize(teacher, interactions, config)
-        else:
+            kept, dropped = synthesize(teacher, interactions, config, team)
+        elif draft:
             kept, dropped, account = ask_model(catalogue, interactions, config)
             draft.counts.update(account.counts())
             for sentence in account.sentences():
                 logger.info("%s", sentence)
-        if config.filters == ALL:
-            kept, dropped = _without_copies(kept, dropped)
-        reasons = Counter(d.reason for d in dropped)
-        if not kept:
-            told = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(4))
-            raise InputError(
-                f"No trace is left of {len(dropped)} attempts ({told}); the items need categories, and users "
-                f"at least {config.min_history + 1} training purchases (lower `min_history`)."
-            )
-        save_traces(draft.path, kept)
-        pl.DataFrame([vars(d) for d in dropped], schema=list(Dropped.__annotations__)).write_parquet(
-            draft.path / DROPPED_FILE
-        )
-        removal = _removal(kept, interactions, config)
-        (draft.path / REPORT_FILE).write_text(format_report(kept, dropped, removal, catalogue), "utf-8")
-        draft.counts.update(traces=len(kept), attempts=len(kept) + len(dropped))
-        draft.counts.update({f"dropped: {reason}": number for reason, number in reasons.most_common()})
-        draft.counts.update({f"denoising: {name}": value for name, value in removal.items()})
+        if draft:
+            if config.filters == ALL:
+                kept, dropped = _without_copies(kept, dropped)
+            _write(draft, kept, dropped, (catalogue, interactions), config)
+            draft.counts["processes"] = team.size
+    team.wait()  # nobody reads the folder before it is there
     logger.info("%s traces kept, %s attempts dropped", len(kept), len(dropped))
 
 
@@ -125,27 +122,35 @@ def rehearse(config: SynthesizeConfig) -> str:
 def purchases(interactions: Interactions, config: SynthesizeConfig) -> Iterator[Purchase]:
     """The newest training purchases of every user, each with the training purchases before it."""
     for user, sequence in enumerate(interactions.training_sequences()):
-        first = max(config.min_history, len(sequence) - config.per_user)
-        for place in range(first, len(sequence)):
-            history = tuple(int(i) for i in sequence[max(0, place - config.max_history) : place])
-            yield Purchase(user, history, int(sequence[place]))
+        yield from _purchases_of(user, sequence, config)
 
 
 def synthesize(
-    teacher: RuleTeacher, interactions: Interactions, config: SynthesizeConfig
+    teacher: RuleTeacher, interactions: Interactions, config: SynthesizeConfig, team: Team = ALONE
 ) -> tuple[list[Trace], list[Dropped]]:
-    """Explain purchases by rules; of each one the first attempt that no filter drops is kept."""
-    rng = np.random.default_rng(config.seed)
-    kept: list[Trace] = []
-    dropped: list[Dropped] = []
-    for purchase in purchases(interactions, config):
-        for trace in _attempts(teacher, purchase, rng, config.attempts):
-            reason = reason_to_drop(trace, teacher.facts, format_only=config.filters == FORMAT)
-            if reason is None:
-                kept.append(trace)
-                break
-            dropped.append(_dropped(trace, reason))
-    return kept, dropped
+    """Explain purchases by rules; of each one the first attempt that no filter drops is kept.
+
+    A user's intents are drawn from a seed of the user's own, whoever explains the others. Processes of a team
+    share the users out, and the main one gets what all of them made.
+    """
+    sequences = interactions.training_sequences()
+
+    def explained(first: int) -> tuple[list[Trace], list[Dropped]]:
+        kept: list[Trace] = []
+        dropped: list[Dropped] = []
+        for user in range(first, min(first + _TOGETHER, len(sequences))):
+            rng = np.random.default_rng([config.seed, user])
+            for purchase in _purchases_of(user, sequences[user], config):
+                for trace in _attempts(teacher, purchase, rng, config.attempts):
+                    reason = reason_to_drop(trace, teacher.facts, format_only=config.filters == FORMAT)
+                    if reason is None:
+                        kept.append(trace)
+                        break
+                    dropped.append(_dropped(trace, reason))
+        return kept, dropped
+
+    shares = team.share_out(range(0, len(sequences), _TOGETHER), explained)
+    return [trace for share, _ in shares for trace in share], [one for _, share in shares for one in share]
 
 
 def ask_model(
@@ -179,6 +184,44 @@ def ask_model(
         else:
             dropped.append(_dropped(reply.value, reason))
     return kept, dropped, account
+
+
+def _purchases_of(user: int, sequence: np.ndarray, config: SynthesizeConfig) -> Iterator[Purchase]:
+    first = max(config.min_history, len(sequence) - config.per_user)
+    for place in range(first, len(sequence)):
+        history = tuple(int(i) for i in sequence[max(0, place - config.max_history) : place])
+        yield Purchase(user, history, int(sequence[place]))
+
+
+def _write(
+    draft: Draft,
+    kept: list[Trace],
+    dropped: Sequence[Dropped],
+    shop: tuple[Catalogue, Interactions],
+    config: SynthesizeConfig,
+) -> None:
+    """Write the files and their counts.
+
+    Raises:
+        InputError: nothing was kept.
+    """
+    catalogue, interactions = shop
+    reasons = Counter(d.reason for d in dropped)
+    if not kept:
+        told = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(4))
+        raise InputError(
+            f"No trace is left of {len(dropped)} attempts ({told}); the items need categories, and users "
+            f"at least {config.min_history + 1} training purchases (lower `min_history`)."
+        )
+    save_traces(draft.path, kept)
+    pl.DataFrame([vars(d) for d in dropped], schema=list(Dropped.__annotations__)).write_parquet(
+        draft.path / DROPPED_FILE
+    )
+    removal = _removal(kept, interactions, config)
+    (draft.path / REPORT_FILE).write_text(format_report(kept, dropped, removal, catalogue), "utf-8")
+    draft.counts.update(traces=len(kept), attempts=len(kept) + len(dropped))
+    draft.counts.update({f"dropped: {reason}": number for reason, number in reasons.most_common()})
+    draft.counts.update({f"denoising: {name}": value for name, value in removal.items()})
 
 
 def _without_copies(kept: list[Trace], dropped: list[Dropped]) -> tuple[list[Trace], list[Dropped]]:

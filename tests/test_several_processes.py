@@ -21,18 +21,22 @@ from gream.artifacts import MANIFEST, check_whole, read_manifest
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import save_scorer
 from gream.decoding.scorer_shape import ScorerShape
+from gream.language.reasoning import load_traces
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names
+from tests.data_synthesis.scripted_server import ScriptedServer
+from tests.data_synthesis.test_synthesize import PROFILE, PURCHASES, explain
 from tests.training.processes import ROOT, on_cpu
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started, as torchrun sets it
 CLOCKED = ("users_per_second", "seconds_per_user", "seconds_per_user_of_direct")  # of a report's rows
+MINING = ("gream.data.prepare", "data_synthesis.traces", "data_synthesis.profiles", "openai")
 COMPARED = ("frontier", "plain_at_equal_time")  # of a sweep's rows: what follows from times
 
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    server = Forks(["gream.evaluation.evaluate", "gream.decoding.recommend_command"])
+    server = Forks(["gream.evaluation.evaluate", "gream.decoding.recommend_command", *MINING])
     yield server
     server.close()
 
@@ -199,6 +203,39 @@ def test_what_one_process_refuses_ends_all(forks: Forks, run_dir: Path) -> None:
     words = ["recommend", str(run_dir), "--user", "user-1"]
     run = forks.start(words, run_dir / "log", processes=2)
     assert run.wait() == 2 and "one list is made by one" in run.text()
+
+
+def traces(forks: Forks, run_dir: Path, processes: int, *words: str, stage: str = "traces") -> Path:
+    output = f"{stage}-on-{processes}"
+    command = ["synthesize", stage, "--run_dir", str(run_dir), "--output", output, *words]
+    run = forks.start(command, run_dir / "log", processes=processes)
+    assert run.wait() == 0, run.text()
+    check_whole(run_dir / output)
+    return run_dir / output
+
+
+def test_traces_are_those_of_one_process(forks: Forks, tmp_path: Path) -> None:
+    """150 users: three shares of work, the last one smaller."""
+    told = ["--source", "simulator", "--num_items", "120", "--num_customers", "150"]
+    assert forks.start(["data", "--run_dir", str(tmp_path), *told], tmp_path / "log").wait() == 0
+    one, two, three = (traces(forks, tmp_path, size, "--per_user", "1") for size in (1, 2, 3))
+    assert {trace.user // 64 for trace in load_traces(one)} == {0, 1, 2}
+    same(one, two)
+    same(one, three)
+
+
+def test_one_process_asks_the_teacher(forks: Forks, run_dir: Path) -> None:
+    with ScriptedServer(explain) as server:
+        words = ["--teacher", server.url, "--model", "m"]
+        alone = traces(forks, run_dir, 1, *words)
+        asked = len(server.requests)
+        assert asked == PURCHASES
+        (run_dir / "calls").rename(run_dir / "kept")  # or the second command would find its answers there
+        same(alone, traces(forks, run_dir, 3, *words))
+        assert len(server.requests) == 2 * asked
+    with ScriptedServer(lambda *_: PROFILE) as server:
+        traces(forks, run_dir, 2, "--teacher", server.url, "--model", "m", stage="profiles")
+        assert len(server.requests) == 24  # items
 
 
 @pytest.mark.slow  # each launcher and each process imports torch
