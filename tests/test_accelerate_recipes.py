@@ -10,11 +10,14 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
+from torch.distributed.run import get_args_parser
 from trl import TrlParser
 from trl.scripts.vllm_serve import ScriptArguments
 
 from gream.arguments import load_config, parse_overrides
+from gream.decoding.recommend_command import RecommendConfig
 from gream.launch import take_words
+from gream.pipeline import stage_module
 from gream.training.srpo import SRPOConfig, _check
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "accelerate"
@@ -36,6 +39,7 @@ _FILLED = {
 }
 for _word, _value in _FILLED.items():
     _README = _README.replace(_word, _value)
+SHARED = re.findall(r"^torchrun (.*)$", _README, re.MULTILINE)
 COMMANDS = re.findall(r"accelerate launch (--config_file.*?)(?:'|\" &)?$", _README, re.MULTILINE)
 
 
@@ -70,7 +74,7 @@ def test_accelerate_knows_every_word_of_the_commands(words: str) -> None:
 
 
 def test_all_commands_are_found() -> None:
-    assert len(COMMANDS) == 4
+    assert (len(COMMANDS), len(SHARED)) == (4, 3)
 
 
 def test_the_commands_of_a_server_for_rollouts_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +94,14 @@ def test_the_commands_of_a_server_for_rollouts_fit_together(monkeypatch: pytest.
     monkeypatch.setenv("WORLD_SIZE", str(len(devices.split(","))))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     _check(config)
+
+
+@pytest.mark.parametrize("words", SHARED)
+def test_torchrun_and_gream_know_every_word_of_the_commands(words: str) -> None:
+    parsed = get_args_parser().parse_args(shlex.split(words))
+    assert parsed.module and parsed.training_script == "gream.cli" and parsed.nproc_per_node == "2"
+    command, place, *rest = parsed.training_script_args
+    if command == "recommend":
+        load_config(RecommendConfig, None, {"run_dir": place, **parse_overrides(rest, RecommendConfig)})
+    else:
+        load_config(stage_module(command).CONFIG, FOLDER.parents[1] / rest[0])
