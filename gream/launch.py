@@ -24,7 +24,7 @@ from gream.pipeline import Step
 from gream.processes import starting
 
 # What works on several processes.
-COMMANDS = ("embed", "sft", "srpo", "prm")
+COMMANDS = ("embed", "synthesize", "sft", "srpo", "prm", "evaluate", "recommend")
 _OWN_WORDS = ("--accelerate", "--processes")
 _FOLDERS = (Path("recipes"), Path(__file__).parents[1] / "recipes")
 _SINGLE = "single"

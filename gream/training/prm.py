@@ -33,7 +33,7 @@ from gream.evaluation import metrics
 from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
-from gream.processes import is_main, writing_once
+from gream.processes import no_bar, writing_once
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.embeddings_file import load_text_vectors
 from gream.semantic_ids.layout import Names, load_names
@@ -134,7 +134,7 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     figures: list[dict[str, float]] = []
     best_weights = [copy.deepcopy(m.state_dict()) for m in modules]
-    with tqdm(total=steps, desc=STAGE, disable=None if is_main() else True) as progress:
+    with tqdm(total=steps, desc=STAGE, disable=no_bar()) as progress:
         for epoch in range(1, config.epochs + 1):
             for module in modules:
                 module.train()

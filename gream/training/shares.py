@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -22,7 +21,6 @@ class Share:
 
     rank: int = 0
     size: int = 1
-    group: Any = None  # of torch.distributed
 
     def has(self, rows: Tensor) -> Tensor:
         """Say which rows of a batch are this process's: numbers from 0, to bool of the same shape."""
@@ -32,7 +30,7 @@ class Share:
         """Add a number over all processes."""
         if self.size > 1:
             number = number.detach().cpu().clone()
-            distributed.all_reduce(number, group=self.group)
+            distributed.all_reduce(number)
         return number
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -42,7 +40,7 @@ class Share:
         for parameter in parameters:
             found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             total = found.cpu()
-            distributed.all_reduce(total, group=self.group)
+            distributed.all_reduce(total)
             parameter.grad = total.to(parameter.device)
 
 
@@ -56,6 +54,4 @@ def find_share() -> Share:
         InputError: the processes do not find each other.
     """
     team = find_team()
-    # Gloo, because scorers are trained on the CPU, wherever the processes' language models are.
-    group = distributed.new_group(backend="gloo") if team.size > 1 else None
-    return Share(team.rank, team.size, group)
+    return Share(team.rank, team.size)
