@@ -28,15 +28,19 @@ from tests.data_synthesis.scripted_server import ScriptedServer
 from tests.data_synthesis.test_synthesize import PROFILE, PURCHASES, explain
 from tests.training.processes import ROOT, on_cpu
 
-os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started, as torchrun sets it
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # torchrun gives several processes one each
 CLOCKED = ("users_per_second", "seconds_per_user", "seconds_per_user_of_direct")  # of a report's rows
+COMMANDS = ("gream.semantic_ids.encoder", "gream.evaluation.evaluate", "gream.decoding.recommend_command")
 MINING = ("gream.data.prepare", "data_synthesis.traces", "data_synthesis.profiles", "openai")
 COMPARED = ("frontier", "plain_at_equal_time")  # of a sweep's rows: what follows from times
 
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    server = Forks(["gream.evaluation.evaluate", "gream.decoding.recommend_command", *MINING])
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in ONE_THREAD.items():
+            environment.setenv(name, value)
+        server = Forks([*COMMANDS, *MINING])
     yield server
     server.close()
 
@@ -48,6 +52,18 @@ def run_dir(run_folder: Path, names: Names) -> Path:
     shape = ScorerShape(hidden_size=8, num_layers=1, num_heads=2)
     save_scorer(run_folder / "prm", PrefixPathScorer(TrieConstraint(names), shape), names)
     return run_folder
+
+
+def test_vectors_are_those_of_one_process(forks: Forks, run_dir: Path) -> None:
+    """24 texts of one batch each: three shards."""
+    words = ["--run_dir", str(run_dir)]
+    assert forks.start(["text", *words], run_dir / "log").wait() == 0
+    words += ["--encoder", str(run_dir / "srpo"), "--batch_size", "1", "--dim", "4", "--collaborative", "0.5"]
+    for size in (1, 2, 3):
+        run = forks.start(["embed", *words, "--output", f"on-{size}"], run_dir / "log", processes=size)
+        assert run.wait() == 0, run.text()
+    same(run_dir / "on-1", run_dir / "on-2")
+    same(run_dir / "on-1", run_dir / "on-3")
 
 
 def evaluated(forks: Forks, run_dir: Path, processes: int, **settings: Any) -> Path:
@@ -253,7 +269,7 @@ def test_launchers_start_the_processes(forks: Forks, run_dir: Path, launcher: st
     ended = subprocess.run(
         [sys.executable, "-m", *launch[launcher], "-m", "gream.cli", *lists(run_dir, "two")],
         cwd=ROOT,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,

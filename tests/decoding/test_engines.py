@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from gream.decoding import vllm_async, vllm_backend
+from gream.decoding import engines, vllm_async, vllm_backend
 from gream.decoding.engines import open_backend
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
-from gream.language.vocab import save_model
+from gream.language.vocab import load_model, save_model
 from gream.semantic_ids.layout import Names
 from tests.decoding.scripted_vllm import ScriptedVllm, logp
 
@@ -27,6 +28,20 @@ def test_torch_loads_the_model_here(folder: Path, names: Names) -> None:
     backend, tokenizer = open_backend("torch", folder, names)
     assert isinstance(backend, TorchBackend)
     assert tokenizer.convert_tokens_to_ids("<a_0>") > 0
+
+
+@pytest.mark.parametrize(("gpu", "place"), [(True, "cuda"), (False, "cpu")])
+def test_torch_takes_the_gpu_where_there_is_one(
+    folder: Path, names: Names, monkeypatch: pytest.MonkeyPatch, gpu: bool, place: str
+) -> None:
+    """By the name of none: in a launch each process has chosen its own."""
+    model, tokenizer = load_model(folder, names)
+    moved: list[str] = []
+    monkeypatch.setattr(model, "to", lambda device: moved.append(device) or model)
+    monkeypatch.setattr(engines, "load_model", lambda *_: (model, tokenizer))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    open_backend("torch", folder, names)
+    assert moved == [place]
 
 
 @pytest.mark.parametrize(("concurrent", "started"), [(False, "in process"), (True, "beside it")])
