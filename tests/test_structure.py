@@ -22,7 +22,7 @@ PROMPTS = sorted((ROOT / "prompts").rglob("*.jinja"))
 # do not know each other.
 FLOORS = [
     ("errors",),
-    ("artifacts", "arguments", "log", "processes", "run_folder", "terminal"),
+    ("artifacts", "arguments", "devices", "log", "processes", "run_folder", "terminal"),
     ("data",),
     ("semantic_ids",),
     ("language",),

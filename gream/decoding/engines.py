@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gream.decoding.backend import Backend
+from gream.devices import compute_device
 from gream.errors import InputError
 from gream.language.vocab import load_model, load_tokenizer
 from gream.processes import launched
@@ -34,8 +37,7 @@ def open_backend(
         from gream.decoding.torch_backend import TorchBackend
 
         model, tokenizer = load_model(folder, names)
-        model = model.to("cuda" if cuda.is_available() else "cpu")
-        return TorchBackend(model, tokenizer.pad_token_id), tokenizer
+        return TorchBackend(ready(model), tokenizer.pad_token_id), tokenizer
     if engine == "vllm":
         if launched() > 1:  # it would take the processes of this launch for its own
             raise InputError(
@@ -53,3 +55,13 @@ def open_backend(
         tokenizer = load_tokenizer(folder, names)
         return connect(url, served_by(folder, tokenizer, names)), tokenizer
     raise InputError(f"engine is {engine!r}; give one of {', '.join(ENGINES)}.")
+
+
+def ready(model: Any) -> Any:
+    """Put a model of transformers that only answers where it computes.
+
+    On a GPU its weights become bfloat16 whatever they are stored in; the search makes scores of them in
+    float32. On a CPU, where half precision is slow, it stays as it is.
+    """
+    device = compute_device()
+    return model if device.type == "cpu" else model.to(device, torch.bfloat16)

@@ -34,6 +34,7 @@ _MASKED_ATTENTION = ("sdpa", "eager")  # these take any mask; flash attention kn
 _WRITERS = 4
 # Logits that the normaliser makes at once: 2 MiB in float32, which a cache holds while they are summed.
 _SLICE_LOGITS = 2**19
+_GPU_SLICE_LOGITS = 2**26  # there a launch costs more than a cache saves: 256 MiB in float32
 
 # A stretch of the vocabulary, as first id and end, to logits (..., end - first) in the model's dtype.
 _LogitsOf = Callable[[int, int], torch.Tensor]
@@ -230,7 +231,8 @@ class _Batch:
     def _block_logps(self, logits_of: _LogitsOf, *, rows: int, block: range) -> torch.Tensor:
         """Normalise over the whole vocabulary, keep the block: (B, W, K) float32."""
         size = self._model.config.vocab_size
-        width = max(1, _SLICE_LOGITS // rows)
+        at_once = _SLICE_LOGITS if self._model.device.type == "cpu" else _GPU_SLICE_LOGITS
+        width = max(1, at_once // rows)
         sums = [
             logits_of(start, min(start + width, size)).float().logsumexp(dim=-1)
             for start in range(0, size, width)

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from gream.artifacts import check_whole
+from gream.devices import compute_device
 from gream.errors import InputError
 from gream.evaluation.sasrec import SASRec, SASRecSettings
 
@@ -62,5 +62,4 @@ def load_tuned(folder: Path, num_items: int) -> Tuned:
         )
     sasrec = SASRec(num_items, SASRecSettings(**chosen["sasrec"]))
     sasrec.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Tuned(chosen["item_knn"], sasrec.to(device).eval().requires_grad_(False))
+    return Tuned(chosen["item_knn"], sasrec.to(compute_device()).eval().requires_grad_(False))

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from gream import artifacts
 from gream.arguments import StageConfig, input_folder, option
 from gream.data.store import VALIDATION, Case, load_catalogue, load_interactions
+from gream.devices import compute_device
 from gream.errors import InputError
 from gream.evaluation.baseline_file import Tuned, save_tuned
 from gream.evaluation.baselines import ItemKNN
@@ -137,7 +137,6 @@ def _points(grid: Mapping[str, Iterable[float]]) -> list[dict[str, float]]:
 def _tune_sasrec(
     config: BaselinesConfig, sequences: Sequence[np.ndarray], num_items: int, cases: Sequence[Case], log: _Log
 ) -> SASRec:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = []
     for rate in config.sasrec_dropouts:
         settings = SASRecSettings(
@@ -146,6 +145,7 @@ def _tune_sasrec(
             epochs=config.sasrec_epochs,
             learning_rate=config.sasrec_learning_rate,
         )
+        device = compute_device()
         with tqdm(total=settings.epochs, desc=f"SASRec, dropout {rate}", disable=None) as progress:
 
             def told(figures: dict[str, float], progress: Any = progress) -> None:
@@ -153,7 +153,13 @@ def _tune_sasrec(
                 progress.set_postfix(ndcg=f"{figures['ndcg@10']:.4f}")
 
             model, epochs = fit(
-                sequences, num_items, cases, settings, seed=config.seed, device=device, on_epoch=told
+                sequences,
+                num_items,
+                cases,
+                settings,
+                seed=config.seed,
+                device=compute_device(),
+                on_epoch=told,
             )
         log.add("sasrec", {"dropout": rate}, best_epoch(epochs))
         models.append(model)
