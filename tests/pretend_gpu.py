@@ -35,6 +35,8 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         # A tensor around a tensor does not go with inference mode; without gradients it does.
         patch.setattr(torch.inference_mode, "__enter__", torch.no_grad.__enter__)
         patch.setattr(torch.inference_mode, "__exit__", torch.no_grad.__exit__)
+        # A module that moves changes its parameters in place, as a real one does: tied ones stay tied.
+        patch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
         with _Words(), _Everything():
             yield
 

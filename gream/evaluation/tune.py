@@ -145,7 +145,6 @@ def _tune_sasrec(
             epochs=config.sasrec_epochs,
             learning_rate=config.sasrec_learning_rate,
         )
-        device = compute_device()
         with tqdm(total=settings.epochs, desc=f"SASRec, dropout {rate}", disable=None) as progress:
 
             def told(figures: dict[str, float], progress: Any = progress) -> None:

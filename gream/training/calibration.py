@@ -75,14 +75,15 @@ def _loss(values: np.ndarray, levels: list[_Level]) -> tuple[float, np.ndarray]:
         values: (1 + 2 S L,) logarithm of the factor; gains and logarithms of the floors of each evidence.
         levels: what is known of the cases.
     """
-    given = torch.tensor(values, dtype=torch.float32, requires_grad=True)
+    device = levels[0].learnt.device
+    given = torch.tensor(values, dtype=torch.float32, device=device, requires_grad=True)
     gains, floors = given[1:].view(-1, 2, len(levels), 1).unbind(1)  # (S, L, 1)
-    loss = torch.zeros(())
+    loss = given.new_zeros(())
     for place, level in enumerate(levels):
         worth = gains[:, place] * torch.log1p(level.amounts * (-floors[:, place]).exp())  # (B, S, V)
         loss = loss + F.cross_entropy(given[0].exp() * level.learnt + worth.sum(dim=1), level.true)
     [gradient] = torch.autograd.grad(loss, given)
-    return loss.item(), gradient.double().numpy()
+    return loss.item(), gradient.double().cpu().numpy()
 
 
 def _look(

@@ -48,7 +48,8 @@ class HistoryTargets:
         sequences: purchases of each user, oldest first.
         max_history: newest purchases that a target may look at.
         batch_size: windows of sequences in a batch.
-        tables: of `held_out_copurchased` of these sequences, for a scorer that counts co-purchases.
+        tables: of `held_out_copurchased` of these sequences, on the device of a scorer that counts
+            co-purchases.
         share: the part of this process in the windows of every batch.
     """
 
@@ -97,15 +98,17 @@ class HistoryTargets:
 
         Of several processes each adds those of its own windows; the draws are those of all of them.
         """
-        rows, counts = batch.is_target.nonzero(as_tuple=True)
-        targets = batch.items[rows, counts]
+        device = scorer.item_nodes.device
+        items, users = batch.items.to(device), batch.users.to(device)
+        rows, counts = batch.is_target.to(device).nonzero(as_tuple=True)
+        targets = items[rows, counts]
         negatives = draw_negatives(scorer, targets, num_negatives, generator)
         mine = self._share.has(rows)
         if not mine.any():
-            return torch.zeros(())
+            return torch.zeros((), device=device)
         rows, counts = rows[mine], counts[mine]
-        held_out = None if self._tables is None else HeldOut(self._tables, batch.users[rows] % FOLDS)
-        windows = batch.items[self._share.rank :: self._share.size, :-1]
+        held_out = None if self._tables is None else HeldOut(self._tables, users[rows] % FOLDS)
+        windows = items[self._share.rank :: self._share.size, :-1]
         context = scorer.contexts_at(windows, rows // self._share.size, counts, held_out)
         return path_loss(scorer, context, targets[mine], [drawn[mine] for drawn in negatives])
 

@@ -76,7 +76,7 @@ def sample_negatives(
         positives: (B,) integers below `num_valid`.
         num_valid: number of valid prefixes V at the depth.
         num_negatives: size N of each set; V - 1 where that is less, which is then all others.
-        generator: source of the draws.
+        generator: source of the draws, on the CPU.
 
     Returns:
         (B, min(N, V - 1)) integers below `num_valid`; the order inside a row means nothing.
@@ -91,4 +91,5 @@ def sample_negatives(
             draw = torch.randint(newest + 1, (len(positives),), generator=generator)
             taken = (drawn[:, :column] == draw[:, None]).any(dim=1)
             drawn[:, column] = torch.where(taken, newest, draw)
+    drawn = drawn.to(positives.device)  # drawn on the CPU, so that every device learns from the same
     return drawn + (drawn >= positives[:, None])

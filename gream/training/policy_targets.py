@@ -60,7 +60,8 @@ class PolicyTargets:
         batch_size: targets in a batch.
         per_sequence: targets that a sequence gives in an epoch; all it has where those are fewer.
         train_policy: whether the losses reach the policy.
-        tables: of `held_out_copurchased` of these sequences, for a scorer that counts co-purchases.
+        tables: of `held_out_copurchased` of these sequences, on the device of a scorer that counts
+            co-purchases.
         share: the part of this process in the targets of every batch.
     """
 
@@ -130,14 +131,16 @@ class PolicyTargets:
 
         Of several processes each adds those of its own targets; the draws are those of all of them.
         """
-        negatives = draw_negatives(scorer, batch.targets, num_negatives, generator)
+        device = scorer.item_nodes.device
+        negatives = draw_negatives(scorer, batch.targets.to(device), num_negatives, generator)
         mine = self._share.has(torch.arange(len(batch.targets)))
         if not mine.any():
-            return torch.zeros(())
+            return torch.zeros((), device=device)
         batch = batch.part(mine)
-        held_out = None if self._tables is None else HeldOut(self._tables, batch.users % FOLDS)
+        held_out = None if self._tables is None else HeldOut(self._tables, batch.users.to(device) % FOLDS)
         context, next_token = self.read(scorer, batch, held_out)
-        loss = path_loss(scorer, context, batch.targets, [drawn[mine] for drawn in negatives])
+        drawn = [of_level[mine.to(device)] for of_level in negatives]
+        loss = path_loss(scorer, context, batch.targets.to(device), drawn)
         return loss + next_token if self.trained else loss
 
     def contexts(self, scorer: PrefixPathScorer, cases: list[Case]) -> ScorerContext:

@@ -24,10 +24,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gream.data.store import VALIDATION, Case, load_catalogue, load_interactions
-from gream.decoding.neighbours import copurchased, held_out_copurchased, lookalikes
+from gream.decoding.engines import ready
+from gream.decoding.neighbours import Neighbours, copurchased, held_out_copurchased, lookalikes
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_file import save_scorer
 from gream.decoding.scorer_shape import ScorerShape
+from gream.devices import compute_device
 from gream.errors import InputError
 from gream.evaluation import metrics
 from gream.evaluation.exam import draw_cases
@@ -74,6 +76,8 @@ def run(config: PrmConfig) -> None:
     sequences = interactions.training_sequences()
     cases = draw_cases(interactions.cases(VALIDATION), config.validation_users, config.seed)
     policy, tokenizer = load_model(config.locate("model"), names) if config.model else (None, None)
+    if policy is not None:
+        policy = policy.to(compute_device()) if config.train_policy else ready(policy)
     with writing_once(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
@@ -81,6 +85,7 @@ def run(config: PrmConfig) -> None:
             torch.manual_seed(config.seed)
             scorer = PrefixPathScorer(TrieConstraint(names), _shape(config, policy))
             _look_up_neighbours(scorer, config, sequences)
+            scorer.to(compute_device())
             targets = _targets(config, sequences, names, policy, tokenizer, share)
             if share.size > 1:
                 torch.manual_seed(config.seed + share.rank)  # each drops of its own rows
@@ -179,18 +184,18 @@ def ranks_by_scorer(scorer: PrefixPathScorer, targets: Targets, cases: list[Case
     """Rank the whole catalogue by the scorer's last level: (B,) places of the true items, 1 is first."""
     scorer.eval()
     leaves = scorer.item_nodes[:, -1]
-    items = torch.arange(len(leaves))
+    items = torch.arange(len(leaves), device=leaves.device)
     chunk = max(1, SCORED_AT_ONCE // len(leaves))
     ranks: list[Tensor] = []
     for start in range(0, len(cases), chunk):
         part = cases[start : start + chunk]
-        truth = torch.tensor([c.target for c in part])[:, None]
+        truth = torch.tensor([c.target for c in part], device=leaves.device)[:, None]
         context = targets.contexts(scorer, part)
         scores = scorer.score(context, len(scorer.level_nodes) - 1, leaves.expand(len(part), -1))
         reached = scores.gather(1, truth)
         before = (scores > reached) | ((scores == reached) & (items < truth))  # ties by lower item id
         ranks.append(1 + before.sum(dim=1))
-    return torch.cat(ranks).numpy()
+    return torch.cat(ranks).cpu().numpy()
 
 
 def _shape(config: PrmConfig, policy: Any) -> ScorerShape:
@@ -230,7 +235,11 @@ def _targets(
     tokenizer: Any,
     share: Share,
 ) -> Targets:
-    tables = held_out_copurchased(sequences, len(names), config.neighbours) if config.neighbours else None
+    tables = None
+    if config.neighbours:
+        found = held_out_copurchased(sequences, len(names), config.neighbours)
+        device = compute_device()
+        tables = Neighbours(found.items.to(device), found.strengths.to(device))
     if not config.model:
         return HistoryTargets(sequences, config.max_history, config.batch_size, tables, share)
     return PolicyTargets(
