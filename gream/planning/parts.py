@@ -20,6 +20,7 @@ from gream.planning.shapes import (
     stored_configuration,
 )
 from gream.planning.volumes import Traces, Volume
+from gream.training.adapters import FULL
 
 _REASONING = "reasoning_5"  # the task whose answers are whole chains
 _FLOAT = 4
@@ -50,11 +51,13 @@ class Parts:
         config: Any = self._writer(model).config
         return config if isinstance(config, VocabConfig) else self.vocab(config.model)
 
+    def held_bytes(self, config: Any) -> int:
+        """Return the bytes of a weight in fine-tuning: float32 where it learns, under adapters as stored."""
+        return _FLOAT if config.trainable == FULL else self.stored_bytes(config.model)
+
     def stored_bytes(self, model: str) -> int:
-        """Return the bytes of a weight in a model's folder: those of the base, but float32 after SRPO."""
+        """Return the bytes of a weight in a model's folder: those of the base, as every stage saves it."""
         step = self._writer(model)
-        if step.stage == "srpo":
-            return _FLOAT
         config: Any = step.config
         return self.shape(config).bytes if step.stage == "vocab" else self.stored_bytes(config.model)
 

@@ -146,13 +146,13 @@ class Planner:
         tasks = volumes.of_tasks(self._corpus, config.tasks, prompter, self._parts.traces(config.traces))
         once = volumes.together(list(tasks.values()))
         micro = config.micro_batch_size or config.batch_size
-        stored = self._parts.stored_bytes(config.model)
+        held = self._parts.held_bytes(config)
         training = Training(
             shape=shape,
             rank=config.lora_rank if config.trainable == LORA else 0,
             rows=_trained_rows(config.trainable, prompter),
-            weight_bytes=stored,
-            compute_bytes=2 if self._on_gpu else stored,
+            weight_bytes=held,
+            compute_bytes=2 if self._on_gpu else held,
             sequences=1 if config.packing else micro,
             length=_packed(micro, once) if config.packing else once.longest,
             answers=micro * (round(once.answer) if config.packing else once.longest_answer),
@@ -247,7 +247,7 @@ class Planner:
             answer = self._parts.completion(prompter, config.max_chain_tokens, True)
             chain, chains, longest = answer.answer, config.num_chains, config.max_chain_tokens
             searched += asked.prompt + chains * config.num_beams * levels
-        stored = self._parts.stored_bytes(config.model)
+        stored = 2 if self._on_gpu else self._parts.stored_bytes(config.model)  # as engines hold it there
         at_once = config.batch_size * asked.longest
         on_vllm = config.engine == "vllm"
         cached = 0 if on_vllm else at_once + config.batch_size * chains * longest

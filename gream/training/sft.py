@@ -107,6 +107,9 @@ def run(config: SftConfig) -> None:
     catalogue = load_catalogue(config.locate("data"))
     interactions = load_interactions(config.locate("data"))
     model, tokenizer = load_model(config.locate("model"), names)
+    stored = model.dtype
+    if config.trainable == FULL:
+        model.float()  # master weights: a small step is lost in bfloat16; adapters are float32 anyway
     prompter = Prompter(tokenizer, names, max_history=config.max_history)
     traces = load_traces(config.locate("traces")) if config.traces else []
     plan = training_plan(
@@ -143,7 +146,7 @@ def run(config: SftConfig) -> None:
             write_plan(draft.path, plan, config.schedule)
         trained = train(model, prompter, plan.rows, config, checkpoints, cases)
         if draft:
-            save_model(draft.path, trained.model, tokenizer, names)
+            save_model(draft.path, trained.model.to(stored), tokenizer, names)
             (draft.path / "sft_report.json").write_text(json.dumps(trained.log, indent=2) + "\n")
             draft.counts.update(rows=len(plan.rows), processes=launched(), **trained.counts)
             draft.counts.update(_task_counts(plan))

@@ -18,6 +18,7 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
 from gream.data.store import Case
+from gream.devices import computed_in
 from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.rows import Row
@@ -215,6 +216,7 @@ def _counts(
         "loss": log[-1]["train_loss"],
         "padding_share": round(meter.padding_share, 4),
         "tokens_per_second": round(meter.tokens_per_second),
+        "mixed_precision": computed_in(),
     }
     if stop:
         counts |= {"best_step": stop.step, RECALL: stop.score, "validation_seconds": round(stop.seconds, 2)}

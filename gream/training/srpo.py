@@ -23,6 +23,7 @@ import torch
 from gream.arguments import StageConfig, input_folder, option
 from gream.data.store import load_catalogue, load_interactions
 from gream.decoding.engines import LOCAL_ENGINES
+from gream.devices import computed_in
 from gream.errors import InputError
 from gream.language.vocab import load_model, save_model
 from gream.processes import launched, writing_once
@@ -118,6 +119,7 @@ def run(config: SRPOConfig) -> None:
     interactions = load_interactions(config.locate("data"))
     catalogue = load_catalogue(config.locate("data"))
     model, tokenizer = load_model(config.locate("model"), names)
+    stored = model.dtype
     model.float()  # master weights: a step of 2e-6 is lost in bfloat16
     parts = Parts.of(config, names, catalogue, interactions, model, tokenizer)
     training = training_of(config.recorded(), config.inputs())
@@ -134,7 +136,7 @@ def run(config: SRPOConfig) -> None:
         model, log = train(model, parts, config, checkpoints)
         counts = _counts(len(parts.pool), log, config)
         if draft:
-            save_model(draft.path, model, tokenizer, names)
+            save_model(draft.path, model.to(stored), tokenizer, names)
             report = {"targets_available": len(parts.pool), "log_history": log}
             (draft.path / LOG_FILE).write_text(json.dumps(report, indent=2) + "\n")
             write_srpo_report(draft.path, log)
@@ -208,6 +210,7 @@ def _counts(available: int, log: list[dict[str, float]], config: SRPOConfig) -> 
         "prompts": groups,
         "completions": groups * config.num_generations,
         "processes": launched(),
+        "mixed_precision": computed_in(),
         "steps": max(int(entry["step"]) for entry in log),
         "reward": _mean(last, "reward"),
         "exact_hits": _mean(last, "rewards/exact_hit/mean"),

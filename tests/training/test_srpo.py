@@ -176,6 +176,24 @@ def test_adapters_begin_without_divergence_and_become_plain_weights(run_dir: Pat
     assert changed == {name for name, _ in start.named_parameters() if "proj" in name}
 
 
+def test_a_model_in_bfloat16_is_trained_in_float32_and_saved_as_it_came(
+    run_dir: Path, names: Names, model_and_tokenizer: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = model_and_tokenizer
+    save_model(run_dir / "half", model.to(torch.bfloat16), tokenizer, names)
+    seen: list[torch.dtype] = []
+    train = srpo.train
+
+    def watched(model: Any, *rest: Any) -> Any:
+        seen.append(model.dtype)
+        return train(model, *rest)
+
+    monkeypatch.setattr(srpo, "train", watched)
+    srpo.run(settings(run_dir=str(run_dir), model="half", max_steps=1))
+    assert seen == [torch.float32]
+    assert load_model(run_dir / "srpo", names)[0].dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
