@@ -50,6 +50,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     peak_memory_mb: int = 0
+    device_peak_mb: int = 0  # of a GPU's memory, by torch; 0: the stage did not compute on one
     format: int = FORMAT
 
 
@@ -80,7 +81,7 @@ def writing(
     Raises:
         InputError: the place cannot be written, or the disk is full.
     """
-    started = time.monotonic()
+    started, before = time.monotonic(), _device_peak_mb(forget=True)
     manifest = Manifest(stage, dict(config), {k: fingerprint(p) for k, p in inputs.items()}, seed)
     partial, _ = _leftovers(folder)
     try:
@@ -97,6 +98,8 @@ def writing(
             manifest.versions = _versions()
             manifest.seconds = round(time.monotonic() - started, 2)
             manifest.peak_memory_mb = peak_memory_mb()
+            peak = _device_peak_mb()
+            manifest.device_peak_mb = peak if peak > before else 0  # what lay there before is not its own
             text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False)
             (partial / MANIFEST).write_text(text + "\n")
             flush_to_disk(partial)
@@ -226,6 +229,16 @@ def peak_memory_mb() -> int:
     """Return the largest resident memory of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def _device_peak_mb(*, forget: bool = False) -> int:
+    """Return the most of a GPU's memory that torch has held, in MiB; to `forget` it, what it holds now."""
+    torch: Any = sys.modules.get("torch")  # to import it takes seconds, and who has not used no GPU
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    if forget:
+        torch.cuda.reset_peak_memory_stats()
+    return int(torch.cuda.max_memory_allocated()) >> 20
 
 
 def _leftovers(folder: Path) -> tuple[Path, Path]:

@@ -8,10 +8,12 @@ the order, the first word the stage (the first two in `synthesize-profiles`). Ev
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -144,6 +146,15 @@ def run_step(step: Step, label: str, launch: Callable[[Step], bool] = lambda ste
     if not launch(step):
         stage_module(step.stage).run(config)
         _report_stage(config)
+        _free_device()
+
+
+def _free_device() -> None:
+    """Give back what a stage left on a GPU: a trainer refers to itself, and would hold its model on."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _tell_of_damage(folder: Path) -> None:

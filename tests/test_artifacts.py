@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from gream.artifacts import (
     MANIFEST,
@@ -32,6 +33,20 @@ def test_a_finished_folder_has_its_manifest(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out", stage="text")
     assert (manifest.seed, manifest.config, manifest.counts) == (3, {"size": 4}, {"rows": 1})
     assert list(manifest.outputs) == ["file.txt"]
+
+
+def test_the_most_that_a_stage_held_on_a_gpu_is_told_and_what_lay_there_before_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peak = {"now": 9 << 20}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.update(now=2 << 20))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak["now"])
+    _write(tmp_path / "idle")
+    assert read_manifest(tmp_path / "idle").device_peak_mb == 0
+    with writing(tmp_path / "busy", stage="text", config={}, inputs={}, seed=0):
+        peak["now"] = 5 << 20
+    assert read_manifest(tmp_path / "busy").device_peak_mb == 5
 
 
 def test_a_stage_that_fails_leaves_nothing_and_keeps_the_old_folder(tmp_path: Path) -> None:
