@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.11 or 3.12: they make .venv themselves.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench ablation lint clean
+.PHONY: help setup demo test bench bench-gpu ablation lint clean
 
 # Nothing here downloads a model, and a forked tokenizer must not start threads of its own.
 export HF_HUB_OFFLINE := 1
@@ -14,6 +14,7 @@ help:
 	@echo "make demo    the whole road on a simulated shop: data to recommendations, 10 to 16 minutes"
 	@echo "make test    the tests on two workers, 8 to 15 minutes"
 	@echo "make bench   every measured claim beside its bar, in bench.json; about half an hour"
+	@echo "make bench-gpu  what can be measured on a GPU only, one table; at most ten minutes a piece, four pieces"
 	@echo "make ablation  what each part is worth on two real sets; hours (recipes/ablation/README.md)"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   remove caches and build leftovers; .venv and runs/ stay"
@@ -31,6 +32,9 @@ test: setup
 
 bench: setup
 	@.venv/bin/python -m tests.benchmarks.run
+
+bench-gpu: setup
+	@.venv/bin/python -m tests.benchmarks.gpu
 
 ablation: setup
 	@for set in scientific beauty; do \

@@ -30,6 +30,7 @@ from gream.language.vocab import build_model
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.layout import Names, SidLayout
 from tests.benchmarks.figures import best_seconds, figure, other_process
+from tests.benchmarks.rival_search import Rival
 from tests.benchmarks.search_parts import PARTS, parts_of
 
 USERS, SIZES = 16, (256, 256, 256)
@@ -86,46 +87,18 @@ def search(vocabulary: int, prompt: int, beams: int) -> dict[str, Any]:
 def transformers(vocabulary: int, prompt: int, beams: int) -> dict[str, Any]:
     """Time `generate` with a Python dictionary as the trie, as it is used with it."""
     model, names, blocks, prompts = _shop(vocabulary, prompt)
-    children: dict[tuple[int, ...], set[int]] = {}
-    item_of = {}
-    for item, codes in enumerate(names.codes.tolist()):
-        tokens = tuple(block.start + code for block, code in zip(blocks, codes, strict=True))
-        item_of[tokens] = item
-        for level, token in enumerate(tokens):
-            children.setdefault(tokens[:level], set()).add(token)
-    allowed = {path: sorted(tokens) for path, tokens in children.items()}
-
-    def theirs() -> Any:
-        return model.generate(
-            torch.tensor(prompts),
-            attention_mask=torch.ones(len(prompts), prompt, dtype=torch.long),
-            max_new_tokens=len(SIZES),
-            num_beams=beams,
-            num_return_sequences=beams,
-            do_sample=False,
-            length_penalty=0.0,
-            eos_token_id=None,
-            pad_token_id=0,
-            prefix_allowed_tokens_fn=lambda _, tokens: allowed[tuple(tokens[prompt:].tolist())],
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
-
+    rival = Rival(model, names, blocks, prompts, beams)
+    theirs = rival.search
     with torch.inference_mode():
         started = time.perf_counter()
         output = theirs()
         seconds = time.perf_counter() - started
         if seconds < 20:  # a warm-up matters only where a search is short
             seconds = min(seconds, best_seconds(theirs, REPEATS))
-    sequences = output.sequences[:, prompt:].tolist()
-    pairs = [
-        (-score, item_of[tuple(row)])
-        for score, row in zip(output.sequences_scores.tolist(), sequences, strict=True)
-    ]
-    users = [sorted(pairs[start : start + beams]) for start in range(0, len(pairs), beams)]
+    items, scores = rival.found(output)
     return {
-        "items": [[item for _, item in user] for user in users],
-        "scores": [[-cost for cost, _ in user] for user in users],
+        "items": items,
+        "scores": scores,
         "seconds": seconds,
         "peak_mb": peak_memory_mb(),
     }
