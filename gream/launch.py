@@ -86,8 +86,9 @@ def launching(words: Sequence[str], accelerate: str, processes: str = "") -> Cal
     _number(processes, _configuration(accelerate))  # a mistake is told before anything runs
 
     def start(step: Step) -> bool:
-        if step.stage.split()[0] not in COMMANDS:
-            return False
+        alone = step.stage == "evaluate" and getattr(step.config, "engine", "torch") != "torch"
+        if alone or step.stage.split()[0] not in COMMANDS:
+            return False  # vLLM shares its work out itself
         code = launch([*step.stage.split(), "--config", str(step.file), *words], accelerate, processes)
         if code:
             raise SystemExit(code)  # the stage has told why

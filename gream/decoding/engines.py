@@ -32,7 +32,6 @@ def open_backend(
     if url and engine != "openai":
         raise InputError(f"url is given, but engine is {engine!r}; leave it out, or give engine openai.")
     if engine == "torch":
-
         from gream.decoding.torch_backend import TorchBackend
 
         model, tokenizer = load_model(folder, names)

@@ -30,18 +30,18 @@ def test_torch_loads_the_model_here(folder: Path, names: Names) -> None:
     assert tokenizer.convert_tokens_to_ids("<a_0>") > 0
 
 
-@pytest.mark.parametrize(("gpu", "place"), [(True, "cuda"), (False, "cpu")])
+@pytest.mark.parametrize(("gpu", "places"), [(True, ["cuda"]), (False, [])])
 def test_torch_takes_the_gpu_where_there_is_one(
-    folder: Path, names: Names, monkeypatch: pytest.MonkeyPatch, gpu: bool, place: str
+    folder: Path, names: Names, monkeypatch: pytest.MonkeyPatch, gpu: bool, places: list[str]
 ) -> None:
     """By the name of none: in a launch each process has chosen its own."""
     model, tokenizer = load_model(folder, names)
     moved: list[str] = []
-    monkeypatch.setattr(model, "to", lambda device: moved.append(device) or model)
+    monkeypatch.setattr(model, "to", lambda device, _: moved.append(str(device)) or model)
     monkeypatch.setattr(engines, "load_model", lambda *_: (model, tokenizer))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     open_backend("torch", folder, names)
-    assert moved == [place]
+    assert moved == places
 
 
 @pytest.mark.parametrize(("concurrent", "started"), [(False, "in process"), (True, "beside it")])

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -13,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from gream.artifacts import check_whole, read_manifest
 from gream.cli import main
 from gream.errors import InputError
-from gream.launch import take_words
+from gream.launch import launching, take_words
+from gream.pipeline import Step
 from tests.small_recipe import write_recipe
 from tests.training.processes import ROOT, started
 
@@ -82,6 +85,26 @@ def test_fewer_processes_than_were_meant_are_refused(
     monkeypatch.setenv("GREAM_STARTED", "2")
     assert main(["sft", "--help"]) == 2
     assert "2 processes were to be started, but accelerate started 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "engine", "starts"),
+    [
+        ("evaluate", "torch", True),
+        ("evaluate", "vllm", False),
+        ("srpo", "vllm", True),
+        ("data", "", False),
+    ],
+)
+def test_a_recipe_leaves_to_one_process_what_several_cannot_do(
+    stage: str, engine: str, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr("gream.launch.launch", lambda words, *_: given.append(words) or 0)
+    start = launching(["--seed", "1"], "ddp", "2")
+    config: Any = SimpleNamespace(engine=engine)
+    assert start(Step(Path("recipe/1-x.yaml"), stage, config)) == starts
+    assert given == ([[stage, "--config", "recipe/1-x.yaml", "--seed", "1"]] if starts else [])
 
 
 def test_two_processes_train_and_one_folder_is_written(run_dir: Path) -> None:
