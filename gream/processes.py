@@ -7,7 +7,9 @@ Of several processes that do one stage together the first one writes, and tells 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from gream.errors import InputError
 
 _PATIENCE = timedelta(days=7)  # processes wait for each other through the longest share of work
 _STARTED = "GREAM_STARTED"  # how many processes `--accelerate` meant to start
+_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LATER = 10.0  # seconds, in which the first process tells, and ends, for all of them
 _AT_ONCE = 64  # results that a process hands over together; all of them in one message need twice the memory
 
@@ -95,11 +98,14 @@ def is_started() -> bool:
 
 
 def check_started() -> None:
-    """Refuse to work where `--accelerate` meant to start another number of processes.
+    """Refuse to work where `--accelerate` meant to start another number of processes; else end with them all.
 
     Raises:
         InputError: they are not that many.
     """
+    if is_started() and sys.platform == "linux":
+        # A killed `gream run` leaves its lock; what it started must not write on beside the next one.
+        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     meant = os.environ.get(_STARTED, str(launched()))
     if meant != str(launched()):
         raise InputError(

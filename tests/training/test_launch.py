@@ -142,6 +142,18 @@ def test_ctrl_c_ends_all_and_tells_how_to_go_on(run_dir: Path) -> None:
     assert not (run_dir / "sft").exists()
 
 
+@pytest.mark.slow  # two processes import TRL, and train
+def test_what_a_killed_command_started_ends_with_it(run_dir: Path) -> None:
+    """They would write on in a folder that nobody holds any more."""
+    words = (*SFT, "--save_steps", "1", "--epochs", "500", *to(run_dir))
+    with started(words, "ddp", start_new_session=True) as process:
+        while not list((run_dir / ".sft.checkpoint").glob("step-*")):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.2)
+        process.kill()
+        process.communicate(timeout=10)  # the pipes are open as long as any of them lives
+
+
 @pytest.mark.slow  # starting DeepSpeed takes half a minute
 @pytest.mark.parametrize(
     ("how", "trainable"), [("zero2", "full"), ("zero2", "lora"), ("zero3", "full"), ("zero3", "lora")]
