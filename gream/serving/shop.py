@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gream.errors import InputError
+from gream.run_folder import working_in
 from gream.serving.filter_names import FilterNames
 from gream.serving.item_search import ItemSearch
 
@@ -111,7 +112,8 @@ class Shop:
         """Name new items and serve them; returns their names by item id.
 
         Raises:
-            InputError: an item that has a name already, no free name, or what `reload` raises.
+            InputError: an item that has a name already, no free name, another command that works in the
+                run's folder, or what `reload` raises.
         """
         from gream.semantic_ids.adding import ENDING, add_items
         from gream.semantic_ids.build import SidsConfig
@@ -123,7 +125,8 @@ class Shop:
             with tempfile.TemporaryDirectory(prefix="gream-") as folder:
                 file = Path(folder) / "items.jsonl"
                 file.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-                report = add_items(config, file)
+                with working_in(run, "gream serve, which adds items"):
+                    report = add_items(config, file)
             self._load()
         names: dict[str, str] = report["names"]
         return names

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from gream.artifacts import file_hashes
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
+from gream.run_folder import working_in
 from gream.serving import app as serve
 from gream.serving.shop import SHELF_FILE, Loaded, Shop
 
@@ -65,6 +66,20 @@ def test_a_change_that_cannot_be_kept_is_not_made(run_folder: Path, monkeypatch:
         assert response.status_code == 409 and "No space left" in response.json()["detail"]
         assert client.get("/v1/items/item-0012").json()["price"] == 2
     assert (run_folder / SHELF_FILE).read_bytes() == before
+
+
+def test_items_are_not_added_while_a_command_works_in_the_folder(run_folder: Path) -> None:
+    """Which may be naming items itself; the refusal says which command it is."""
+    new = {"item_id": "new/1", "title": "Blue Garden Hose", "categories": ["Garden"], "price": 9.5}
+    with client_of(shop_of(run_folder)) as client:
+        before = (run_folder / "run.json").read_bytes()
+        with working_in(run_folder, "gream run recipes/demo"), pytest.MonkeyPatch.context() as patch:
+            patch.delenv("GREAM_HELD")  # as if another process held it
+            refused = client.post("/v1/items", json={"items": [new]})
+        assert refused.status_code == 409 and "`gream run recipes/demo`" in refused.json()["detail"]
+        assert (run_folder / "run.json").read_bytes() == before
+        assert client.get("/v1/items/new/1").status_code == 404
+        assert client.post("/v1/items", json={"items": [new]}).status_code in (200, 201)
 
 
 def test_changes_take_turns(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
