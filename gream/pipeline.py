@@ -195,7 +195,8 @@ def _write_run_file(run_dir: Path, steps: list[Step]) -> None:
     last: Any = next((s.config for s in reversed(steps) if s.stage == "evaluate"), None)
     if last is None:
         return
-    from gream.decoding.recommender import RUN_FILE, SERVED  # here, because it imports torch
+    from gream.decoding.recommender import RUN_FILE  # here, because it imports torch
+    from gream.decoding.run_file import SERVED
     from gream.evaluation.settings import plain_search, reasoning_search
     from gream.semantic_ids.adding import find_run, point_run_to
 

@@ -22,17 +22,13 @@ from gream.decoding.chains import WatchChain, readable_text
 from gream.decoding.filters import Aisles, Filters, Shelf
 from gream.decoding.readable import item_titles, readable_chain
 from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
-from gream.decoding.run_file import read_run_settings
+from gream.decoding.run_file import read_run_settings, read_search
 from gream.decoding.search_tree import Prefix, search_tree
 from gream.errors import InputError, NotFoundError
 from gream.language.reasoning import Chain, split_unfinished
 
 RUN_FILE = "run.json"  # written by `gream run`: the folders and settings that the run is served with
 # The fields of `Search` that it holds; what a request gives goes before them.
-SERVED = (
-    "num_beams", "rule", "scorer_weight", "scorer_levels", "prune_threshold", "prune_level",
-    "num_chains", "max_chain_tokens", "temperature", "choose", "agree",
-)  # fmt: skip
 _TYPED = 50  # a history of fewer ids may have been typed by a person
 
 
@@ -128,13 +124,7 @@ class Recommender:
                 f"{run} is no finished run: {RUN_FILE} is missing; run `gream run RECIPE` to its end."
             )
         settings = read_run_settings(path)
-        needed = ("data", "sids", "model", "scorer", "max_history", *SERVED)
-        missing = [name for name in needed if name not in settings]
-        if missing:
-            raise InputError(
-                f"{path} was written by an older gream and lacks {', '.join(missing)}; "
-                "run `gream run RECIPE` again."
-            )
+        search, max_history = read_search(settings, path)
         data = run / settings["data"]
         catalogue, interactions = load_catalogue(data), load_interactions(data)
         loaded = load_engine(
@@ -144,14 +134,11 @@ class Recommender:
             engine=engine,
             url=url,
             concurrent=concurrent,
-            max_history=settings["max_history"],
+            max_history=max_history,
             catalogue=catalogue,
             purchases=interactions.sequences,
             before=before.engine if before else None,
         )
-        search = Search(**{name: settings[name] for name in SERVED})
-        if search.scorer_levels is not None:  # JSON has no tuples
-            search = replace(search, scorer_levels=tuple(search.scorer_levels))
         return cls(loaded, catalogue, interactions, search)
 
     def recommend(

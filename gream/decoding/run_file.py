@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+from pydantic import Field, ValidationError, create_model
+
+from gream.decoding.recommend import Search
 from gream.errors import InputError
 
+SERVED = (
+    "num_beams", "rule", "scorer_weight", "scorer_levels", "prune_threshold", "prune_level",
+    "num_chains", "max_chain_tokens", "temperature", "choose", "agree",
+)  # fmt: skip
 _FOLDERS = ("data", "sids", "model", "scorer")
+_HINTS = get_type_hints(Search)
+_TYPES: dict[str, Any] = {name: (_HINTS[name], ...) for name in SERVED}
+_Served = create_model("_Served", max_history=(Annotated[int, Field(ge=1)], ...), **_TYPES)
 
 
 def read_run_settings(path: Path) -> dict[str, Any]:
@@ -25,3 +36,31 @@ def read_run_settings(path: Path) -> dict[str, Any]:
     if not all(isinstance(name := names.get(key, ""), str) and "\0" not in name for key in _FOLDERS):
         raise InputError(f"{path} does not name the folders of a run; run `gream run RECIPE` again.")
     return names
+
+
+def read_search(settings: Mapping[str, Any], path: Path) -> tuple[Search, int]:
+    """Return the search that a run is served with, and how much of a history its prompts show.
+
+    Args:
+        settings: of `read_run_settings`.
+        path: where they stand, for mistakes.
+
+    Raises:
+        InputError: one is missing, of another type, or out of its range.
+    """
+    needed = (*_FOLDERS, "max_history", *SERVED)
+    missing = [name for name in needed if name not in settings]
+    if missing:
+        raise InputError(
+            f"{path} was written by an older gream and lacks {', '.join(missing)}; "
+            "run `gream run RECIPE` again."
+        )
+    # JSON has no tuples.
+    given = {n: tuple(v) if isinstance(v := settings[n], list) else v for n in ("max_history", *SERVED)}
+    try:
+        read = _Served.model_validate(given, strict=True).model_dump()
+    except ValidationError as error:
+        wrong = ", ".join(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
+        raise InputError(f"{path} has no proper value for {wrong}; run `gream run RECIPE` again.") from error
+    max_history = read.pop("max_history")
+    return Search(**read), max_history

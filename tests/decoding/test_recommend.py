@@ -14,7 +14,8 @@ from gream.cli import main
 from gream.data.store import Catalogue, Interactions
 from gream.decoding.readable import item_titles, readable_chain
 from gream.decoding.recommend import Engine, Search, recommend_many
-from gream.decoding.recommender import RUN_FILE, SERVED, Recommender
+from gream.decoding.recommender import RUN_FILE, Recommender
+from gream.decoding.run_file import SERVED
 from gream.decoding.torch_backend import TorchBackend
 from gream.errors import InputError
 from gream.evaluation.evaluate import EvaluateConfig

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gream.decoding.run_file import read_run_settings
+from gream.decoding.run_file import read_run_settings, read_search
 from gream.errors import InputError
 
 
@@ -23,3 +24,36 @@ def test_what_is_no_run_file_is_refused(tmp_path: Path, text: str) -> None:
 def test_settings_are_read(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"data": "data", "k": 3}')
     assert read_run_settings(tmp_path / "run.json") == {"data": "data", "k": 3}
+
+
+GOOD: dict[str, Any] = {
+    "data": "data", "sids": "sids", "model": "srpo", "scorer": "", "max_history": 9, "num_beams": 7,
+    "rule": "sum", "scorer_weight": 2, "scorer_levels": [0, 2], "prune_threshold": None, "prune_level": None,
+    "num_chains": 2, "max_chain_tokens": 8, "temperature": 0.5, "choose": "merge", "agree": 0,
+}  # fmt: skip
+
+
+def test_the_search_of_a_run_is_read() -> None:
+    search, max_history = read_search(GOOD, Path("run.json"))
+    assert (search.num_beams, search.scorer_weight, search.scorer_levels, max_history) == (7, 2.0, (0, 2), 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num_beams": "7"}, "no proper value for num_beams"),
+        ({"scorer_levels": [0, "2"], "temperature": None}, "no proper value for scorer_levels, temperature"),
+        ({"max_history": 0}, "no proper value for max_history"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"rule": "best"}, "rule is 'best'"),
+    ],
+)
+def test_a_search_with_a_wrong_value_is_refused(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_search(GOOD | change, Path("run.json"))
+
+
+def test_a_run_of_an_older_gream_is_told(tmp_path: Path) -> None:
+    older = {name: value for name, value in GOOD.items() if name not in ("agree", "scorer")}
+    with pytest.raises(InputError, match="older gream and lacks scorer, agree; run"):
+        read_search(older, Path("run.json"))
