@@ -112,7 +112,7 @@ def _settings(needs: Needs) -> Iterator[tuple[str, Needs]]:
     training, words = needs.training, []
     if training is None:
         return
-    if needs.step.stage == "sft" and not training.checkpointing:
+    if needs.step.stage in ("sft", "srpo") and not training.checkpointing:
         training = replace(training, checkpointing=True)
         words.append("`gradient_checkpointing: true`")
         yield words[0], replace(needs, training=training)

@@ -184,7 +184,7 @@ class Planner:
         config: Any = step.config
         vocab = self._parts.vocab(config.model)
         shape, prompter = self._parts.shape(vocab), self._parts.prompter(vocab, config.max_history)
-        reasons = config.reasoning_share > 0
+        reasons, on_vllm = config.reasoning_share > 0, config.engine == "vllm"
         targets = volumes.of_targets(self._corpus, prompter, config.min_history, reasoning=reasons)
         answer = self._parts.completion(prompter, config.max_completion_length, reasons)
         longest = config.max_completion_length if reasons else answer.longest_answer
@@ -194,7 +194,6 @@ class Planner:
         mean = share * answer.answer + (1 - share) * name
         # All of a batch are padded to its longest, and some chain is nearly always cut.
         padded = share * longest + (1 - share) * name
-        on_vllm = config.engine == "vllm"
         length = targets.longest + longest
         training = Training(
             shape=shape,
@@ -204,6 +203,7 @@ class Planner:
             sequences=config.micro_batch_size,
             length=length,
             answers=config.micro_batch_size * (longest if self._on_gpu else length),
+            checkpointing=config.gradient_checkpointing,
             chunked_head=True,
             reference=config.beta > 0,
         )
@@ -218,7 +218,7 @@ class Planner:
             tokens=completions * (targets.prompt + mean),
             steps=config.max_steps,
             rollouts=0 if on_vllm else at_once * length,
-            vllm=COLOCATED if on_vllm else 0.0,
+            vllm=COLOCATED if on_vllm and not config.vllm_url else 0.0,
             work=Work(
                 passes=completions * config.num_iterations / config.micro_batch_size,
                 sequences=config.micro_batch_size,

@@ -81,6 +81,9 @@ class SRPOConfig(StageConfig):
     num_generations: int = option(8, doc="completions of one prompt, G")
     prompts_per_batch: int = option(8, doc="prompts that are completed at once, over all devices")
     micro_batch_size: int = option(64, doc="completions in one forward and backward pass of one device")
+    gradient_checkpointing: bool = option(
+        False, doc="whether activations are computed again in the backward pass: less memory, more time"
+    )
     num_iterations: int = option(1, doc="optimiser steps on every batch of completions")
     max_steps: int = option(100, doc="optimiser steps in all")
     max_completion_length: int = option(256, doc="tokens after which a completion is cut, and worth nothing")

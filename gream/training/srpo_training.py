@@ -224,7 +224,7 @@ def trainer_arguments(config: SRPOConfig, folder: Path, weights: list[float]) ->
         use_cpu=on_cpu,
         bf16=not on_cpu,
         dataloader_pin_memory=not on_cpu,
-        gradient_checkpointing=False,
+        gradient_checkpointing=config.gradient_checkpointing,
         save_strategy="steps" if config.save_steps else "no",
         save_steps=steps_between_states(config.save_steps, config.num_iterations) or 1,
         report_to="none",

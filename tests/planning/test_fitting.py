@@ -50,7 +50,7 @@ def test_a_stage_that_fits_needs_no_advice() -> None:
     [
         ("sft", 1, 20, "; `gradient_checkpointing: true` makes it"),
         ("sft", 1, 9.6, "; `gradient_checkpointing: true` with `micro_batch_size: 3` makes it"),
-        ("srpo", 1, 20, "; `micro_batch_size: 2` makes it"),  # the stage has no checkpointing
+        ("srpo", 1, 20, "; `gradient_checkpointing: true` makes it"),
         ("sft", 4, 7.7, "and `--accelerate zero3` makes it"),
         ("sft", 1, 4.3, "and `trainable: lora` makes it"),
         ("sft", 1, 0.5, "no setting here makes it"),
@@ -71,7 +71,8 @@ def test_what_is_proposed_really_fits() -> None:
 
 
 def test_without_a_reference_model_reinforcement_learning_needs_a_copy_less() -> None:
-    wanted = replace(needs("srpo", sequences=1, length=10, reference=True), work=Work(sequences=1))
+    given = {"sequences": 1, "length": 10, "reference": True, "checkpointing": True}
+    wanted = replace(needs("srpo", **given), work=Work(sequences=1))
     told = advice(wanted, "single", 1, 9.5 * GIB)
     assert told is not None and "; `beta: 0`, which needs no reference model, makes it" in told
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from gream import artifacts
@@ -153,6 +154,22 @@ def test_measuring_both_modes_changes_nothing_of_the_training(run_dir: Path) -> 
         logs.append(json.loads((run_dir / output / "srpo_report.json").read_text())["log_history"])
     assert [entry["step"] for entry in logs[1] if SCORE in entry] == [0, 1, 2]
     assert [entry for entry in logs[1] if SCORE not in entry] == logs[0]
+
+
+@pytest.mark.parametrize("trainable", ["full", "lora"])
+def test_what_is_computed_again_in_the_backward_pass_is_the_same(run_dir: Path, trainable: str) -> None:
+    """Activations are kept or not; the same numbers in the same order."""
+    logs, weights = [], []
+    for name, again in (("kept", False), ("again", True)):
+        config = settings(
+            run_dir=str(run_dir), output=name, gradient_checkpointing=again, trainable=trainable, max_steps=3
+        )
+        srpo.run(config)
+        logs.append(json.loads((run_dir / name / "srpo_report.json").read_text())["log_history"])
+        weights.append(load_file(run_dir / name / "model.safetensors"))
+    assert [e["reward"] for e in logs[0] if "reward" in e] == [e["reward"] for e in logs[1] if "reward" in e]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name])
 
 
 def test_adapters_begin_without_divergence_and_become_plain_weights(run_dir: Path, names: Names) -> None:
