@@ -17,7 +17,7 @@ from gream.planning.memory import (
     inference_memory,
     training_memory,
 )
-from gream.planning.stages import Answering, Needs
+from gream.planning.needs import Answering, Needs
 from gream.training.adapters import LORA
 
 GIB = 2**30  # what is called a GB of a device's memory

@@ -16,9 +16,10 @@ from gream.pipeline import Step, read_recipe
 from gream.planning.corpus import Corpus
 from gream.planning.fitting import GIB, advice, held
 from gream.planning.memory import CONFIGS, DDP, SINGLE, Training, activation_bytes, vllm_tokens
+from gream.planning.needs import Needs
 from gream.planning.probe import Probe, Speed, forward_operations, given_speed, training_operations
 from gream.planning.report import Plan, StagePlan, as_json, render
-from gream.planning.stages import Needs, Planner
+from gream.planning.stages import Planner
 
 
 @dataclass(kw_only=True)

@@ -24,8 +24,8 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from gream.planning.memory import Training
+from gream.planning.needs import Work
 from gream.planning.shapes import ModelShape, shape_of
-from gream.planning.stages import Work
 
 _SLICE = 40_000_000  # weights of the slice's layers, and of its table
 _TOKENS = 2_048  # of a measured pass, at most

@@ -10,7 +10,7 @@ from typing import Any
 from gream.planning.corpus import Corpus
 from gream.planning.fitting import GIB, fits
 from gream.planning.memory import Memory
-from gream.planning.stages import Needs
+from gream.planning.needs import Needs
 from gream.terminal import text_table
 
 

@@ -7,7 +7,7 @@ where they have run already.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from gream.artifacts import MANIFEST, read_manifest
@@ -16,68 +16,15 @@ from gream.pipeline import Step
 from gream.planning import volumes
 from gream.planning.corpus import Corpus
 from gream.planning.memory import Training
+from gream.planning.needs import Answering, Needs, Work
 from gream.planning.parts import Parts
-from gream.planning.shapes import ModelShape, named_configuration, shape_of
+from gream.planning.scorer_needs import scorer_needs
+from gream.planning.shapes import named_configuration, shape_of
 from gream.planning.volumes import Volume
 from gream.semantic_ids.embed import TFIDF
 from gream.training.adapters import FULL, LORA
 
 COLOCATED, ALONE = 0.3, 0.8  # shares of a device that vLLM takes: beside TRL's trainer, and by itself
-
-
-@dataclass(frozen=True)
-class Answering:
-    """A model that only answers."""
-
-    shape: ModelShape
-    weight_bytes: int
-    compute_bytes: int
-    cached: int  # tokens in the cache at a time
-    at_once: int  # tokens of one pass
-
-
-@dataclass(frozen=True)
-class Work:
-    """What takes time, over all devices.
-
-    `passes` forward and backward passes of `sequences` x `length` places with `answers` scored tokens,
-    `updates` of the weights, forward passes over `read` tokens in prompts of `read_length`, and `written`
-    tokens, `side_by_side` of them at a time, each after about `read_length` others.
-    """
-
-    passes: float = 0.0
-    sequences: int = 0
-    length: int = 0
-    answers: int = 0
-    updates: float = 0.0
-    read: float = 0.0
-    read_length: int = 0
-    written: float = 0.0
-    side_by_side: int = 0
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one file of a recipe asks for."""
-
-    step: Step
-    shape: ModelShape | None = None
-    model: Any = None  # its transformers configuration
-    training: Training | None = None
-    answering: Answering | None = None
-    rows: float = 0.0
-    tokens: float = 0.0
-    steps: int = 0
-    rollouts: int = 0  # tokens in the cache while completions are written, on one device, by the torch engine
-    vllm: float = 0.0  # share of the device that vLLM takes
-    work: Work = field(default_factory=Work)
-    notes: tuple[str, ...] = ()
-    took: float | None = None  # seconds, where the stage has run already
-
-    @property
-    def title(self) -> str:
-        """The file's name without its number."""
-        return self.step.title
 
 
 class Planner:
@@ -104,6 +51,7 @@ class Planner:
             "vocab": self._vocab,
             "sft": self._sft,
             "srpo": self._srpo,
+            "prm": self._prm,
             "evaluate": self._evaluate,
         }
         found = []
@@ -232,6 +180,9 @@ class Planner:
             ),
             notes=(_padding(longest, answer), *_refills(config)),
         )
+
+    def _prm(self, step: Step) -> Needs:
+        return scorer_needs(step, self._parts, self._corpus, on_gpu=self._on_gpu)
 
     def _evaluate(self, step: Step) -> Needs:
         config: Any = step.config

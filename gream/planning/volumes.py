@@ -8,7 +8,7 @@ hundreds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -120,6 +120,24 @@ def of_targets(corpus: Corpus, prompter: Prompter, min_history: int, *, reasonin
     if not rows:
         raise InputError(f"No user has more than {min_history} training purchases; lower min_history.")
     return of_rows(rows, corpus.counts.users / len(users.sequences))
+
+
+def of_cuts(corpus: Corpus, prompter: Prompter, per_sequence: int) -> Volume:
+    """Count an epoch of prompts that are cut at a training purchase, each with the name of that purchase.
+
+    A user gives `per_sequence` of them, drawn at random, or as many as there are; the lengths are means over
+    all that can be drawn.
+    """
+    users = corpus.some_users()
+    sequences = [bought for bought in users.training_sequences() if len(bought) > 1]
+    rows: list[Row] = [
+        (prompter.direct(bought[:place]), prompter.name_ids(int(bought[place])))
+        for bought in sequences
+        for place in range(1, len(bought))
+    ]
+    drawn = sum(min(per_sequence, len(bought) - 1) for bought in sequences)
+    found = of_rows(rows, 1.0)
+    return replace(found, rows=drawn * corpus.counts.users / len(users.sequences))
 
 
 def of_texts(corpus: Corpus, prompter: Prompter, max_tokens: int) -> Volume:

@@ -11,8 +11,8 @@ import pytest
 from gream.pipeline import Step
 from gream.planning.fitting import GIB, advice, fits, held
 from gream.planning.memory import Memory, Training
+from gream.planning.needs import Answering, Needs, Work
 from gream.planning.shapes import ModelShape
-from gream.planning.stages import Answering, Needs, Work
 from gream.training.sft import SftConfig
 from gream.training.srpo import SRPOConfig
 

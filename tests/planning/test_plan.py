@@ -14,11 +14,11 @@ from gream.artifacts import read_manifest
 from gream.cli import main
 from gream.errors import InputError
 from gream.planning.memory import CONFIGS, Training
+from gream.planning.needs import Work
 from gream.planning.plan import PlanConfig, make_plan
 from gream.planning.probe import forward_operations, given_speed, training_operations
 from gream.planning.report import as_json
 from gream.planning.shapes import ModelShape
-from gream.planning.stages import Work
 from tests.test_recipes import RECIPES, small_copy
 
 STAGE_COUNTS = ("rows", "tokens", "steps")
