@@ -59,7 +59,15 @@ def ready(model: Any) -> Any:
     """Put a model of transformers that only answers where it computes.
 
     On a GPU its weights become bfloat16 whatever they are stored in; the search makes scores of them in
-    float32. On a CPU, where half precision is slow, it stays as it is.
+    float32. Buffers stay as they are: rotary frequencies in bfloat16 turn far positions by a wrong angle. On
+    a CPU, where half precision is slow, nothing changes.
     """
     device = compute_device()
-    return model if device.type == "cpu" else model.to(device, torch.bfloat16)
+    if device.type == "cpu":
+        return model
+    exact = dict(model.named_buffers())
+    model = model.to(device, torch.bfloat16)
+    for name, buffer in exact.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(module), attribute, buffer.to(device))
+    return model

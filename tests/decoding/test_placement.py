@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,15 @@ def test_the_pretended_gpu_refuses_tensors_of_two_devices(monkeypatch: pytest.Mo
             there + torch.ones(3)
         with pytest.raises(RuntimeError, match="numpy"):
             there.numpy()
+
+
+def test_rotary_frequencies_stay_exact_where_weights_become_short(
+    model_and_tokenizer: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 the angle of a position of some hundreds is off by half a radian."""
+    model = copy.deepcopy(model_and_tokenizer[0])
+    with pretend_gpu(monkeypatch):
+        placed = ready(model)
+        assert {weight.dtype for weight in placed.parameters()} == {torch.bfloat16}
+        assert {buffer.dtype for buffer in placed.buffers()} == {torch.float32}
+        assert placed.get_input_embeddings().weight is placed.get_output_embeddings().weight
