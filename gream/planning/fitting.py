@@ -39,7 +39,8 @@ def held(needs: Needs, config: str, devices: int, device: float) -> Memory | Non
         device: bytes of one device.
     """
     if needs.training is not None:
-        found = training_memory(needs.training, config, devices)
+        kind = SINGLE if needs.step.stage == "prm" else config  # each process holds all that it trains along
+        found = training_memory(needs.training, kind, devices)
         cache = cache_bytes(needs.training.shape, needs.rollouts, needs.training.compute_bytes)
         more = max(0, cache - found.activations) + round(needs.vllm * device)
         return replace(found, other=found.other + more)
@@ -85,6 +86,14 @@ def _ways(needs: Needs, config: str, devices: int) -> Iterator[tuple[str, Needs,
         for batch, changed in _smaller_batches(needs):
             yield f"`batch_size: {batch}`", changed, config, devices
         return
+    if needs.step.stage == "prm":  # which has none of the settings below
+        yield (
+            "`train_policy: false`",
+            replace(needs, training=None, answering=_only_read(needs)),
+            config,
+            devices,
+        )
+        return
     steps = list(_settings(needs))
     for words, changed in steps:
         yield words, changed, config, devices
@@ -105,6 +114,13 @@ def _ways(needs: Needs, config: str, devices: int) -> Iterator[tuple[str, Needs,
         shared = replace(least, rollouts=least.rollouts * devices // more)
         yield f"{joined}{more} devices under {other}", shared, other, more
         more *= 2
+
+
+def _only_read(needs: Needs) -> Answering:
+    training = needs.training
+    assert training is not None
+    width = training.compute_bytes
+    return Answering(training.shape, width, width, 0, training.sequences * training.length)
 
 
 def _settings(needs: Needs) -> Iterator[tuple[str, Needs]]:

@@ -93,3 +93,13 @@ def test_vllm_takes_its_share_and_smaller_batches_make_an_evaluation_fit() -> No
     )
     told = advice(wanted, "single", 1, 30 * GIB)
     assert told is not None and "`batch_size: 32`" in told
+
+
+def test_a_scorer_that_trains_its_policy_is_offered_only_what_it_has() -> None:
+    """Its processes share no weights out, whatever the configuration, and it knows no adapters."""
+    wanted = needs("prm")
+    for config, devices in (("single", 1), ("zero3", 8)):
+        told = advice(wanted, config, devices, 20 * GIB)
+        assert told is not None and "; `train_policy: false` makes it" in told
+    alone, shared = (held(wanted, config, n, 0.0) for config, n in (("single", 1), ("zero3", 8)))
+    assert alone == shared
