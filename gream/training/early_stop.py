@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gream.data.store import VALIDATION, Case, Interactions
@@ -167,7 +168,7 @@ class ValidationStop(TrainerCallback):  # type: ignore[misc]  # transformers is 
     def _take(self, state: TrainerState) -> bool:
         """Measure, write it into the log, and keep the weights if they are the best so far."""
         started = time.perf_counter()
-        found = self.measure()
+        found = _of_main(self.measure())
         self.measured += 1
         self.seconds += time.perf_counter() - started
         state.log_history.append({"step": state.global_step, **found.figures})
@@ -179,3 +180,12 @@ class ValidationStop(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         return {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+
+
+def _of_main(found: Measured) -> Measured:
+    """Give all processes what the first one measured: by a last bit of its own one would stop earlier."""
+    if not distributed.is_initialized():
+        return found
+    values = [found]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gream.artifacts import peak_memory_mb
+from gream.processes import no_bar
 
 
 class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
@@ -72,7 +73,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         self._first = self._last = state.global_step
         self._started = time.perf_counter()
         self._bar = tqdm(
-            total=state.max_steps, initial=self._first, desc="sft", unit="step", disable=None, leave=False
+            total=state.max_steps, initial=self._first, desc="sft", unit="step", disable=no_bar(), leave=False
         )
 
     def on_step_end(
