@@ -13,9 +13,9 @@ from pathlib import Path
 
 from gream.arguments import StageConfig, load_config, parse_overrides
 from gream.errors import InputError
-from gream.launch import launch, launching, take_words
+from gream.launch import COMMANDS, launch, launching, take_words
 from gream.log import plain_log, quiet_libraries
-from gream.processes import check_started, is_started, tell
+from gream.processes import check_started, give_way, is_started, launched, tell
 from gream.run_folder import how_to_go_on, working_in
 from gream.words import asks_for_help, file_and_overrides, place, values
 
@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_started():
             tell(f"stopped; {how_to_go_on(words)}")
         return 130
+    except Exception:
+        give_way()
+        raise
 
 
 def run_module(stage: str) -> None:
@@ -95,6 +98,11 @@ def _dispatch(words: list[str]) -> int:
         plain, how = take_words(words)
         if how:
             return launch(plain, **how)
+    if launched() > 1 and command not in COMMANDS:
+        raise InputError(
+            f"{launched()} processes were started, but `gream {command}` works in one; start it alone, "
+            "`gream run` with `--accelerate NAME`."
+        )
     commands: dict[str, Callable[[list[str]], int]] = {
         "doctor": _doctor,
         "plan": _plan,

@@ -10,6 +10,7 @@ which recipes/accelerate/README.md shows.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import signal
 import tempfile
@@ -65,10 +66,10 @@ def launch(words: Sequence[str], accelerate: str, processes: str = "") -> int:
         InputError: no such configuration, a command that works in one process, or no GPU and no number.
         KeyboardInterrupt: stopped by Ctrl-C; the processes have ended.
     """
-    if words[0] not in COMMANDS:
-        raise InputError(
-            f"`gream {words[0]}` works in one process; `--accelerate` is for {', '.join(COMMANDS)}."
-        )
+    command = words[0] if words else ""
+    if command not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise InputError(f"`gream {command}` works in one process; `--accelerate` is for {known}.")
     told = _configuration(accelerate)
     number = _number(processes, told)
     with _file(told | {"num_processes": number}) as file, starting(number):
@@ -111,7 +112,7 @@ def _configuration(name: str) -> dict[str, Any]:
         raise InputError(f"{file} is no YAML; give a file that `accelerate config` wrote.") from error
     if not isinstance(told, dict) or "distributed_type" not in told:
         raise InputError(f"{file} has no `distributed_type`; give a file that `accelerate config` wrote.")
-    if told.get("num_machines", 1) != 1:
+    if (told.get("num_machines") or 1) != 1:
         raise InputError(
             f"{file} is for {told['num_machines']} machines; start each with `accelerate launch`, as "
             "recipes/accelerate/README.md shows."
@@ -153,13 +154,18 @@ def _run(words: list[str]) -> int:
     """Launch and wait; a process that failed has told why, so that the launcher need not."""
     import subprocess
 
-    from accelerate.commands.launch import launch_command, launch_command_parser
+    from accelerate.commands.launch import _validate_launch_command, launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    parsed = launch_command_parser().parse_args(words)
+    try:
+        _validate_launch_command(copy.copy(parsed))
+    except ValueError as error:
+        raise InputError(f"accelerate refuses the configuration: {_one_line(error)}") from error
     logging.disable(logging.ERROR)
     try:
-        launch_command(launch_command_parser().parse_args(words))
+        launch_command(parsed)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
     except subprocess.CalledProcessError as error:
@@ -174,3 +180,7 @@ def _run(words: list[str]) -> int:
         logging.disable(logging.NOTSET)
     # As a shell tells of a process that a signal ended.
     return code if code >= 0 else 128 - code
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") + "."

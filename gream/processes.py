@@ -114,10 +114,15 @@ def check_started() -> None:
         )
 
 
-def tell(mistake: object) -> None:
-    """Print a user's mistake, once for all processes: a launcher ends the others when the first has ended."""
+def give_way() -> None:
+    """Let the first process tell why it ended, and its launcher end this one, which may only have lost it."""
     if not is_main():
         time.sleep(_LATER)
+
+
+def tell(mistake: object) -> None:
+    """Print a user's mistake, once for all processes."""
+    give_way()
     print(f"gream: {mistake}", file=sys.stderr)
 
 
@@ -146,6 +151,8 @@ def find_team() -> Team:
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    # With it transformers gives weights to one process and leaves the others' to a trainer that is not here.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if not distributed.is_initialized():
         distributed.init_process_group("gloo", timeout=_PATIENCE)
     rank, size = distributed.get_rank(), distributed.get_world_size()

@@ -48,6 +48,7 @@ def test_a_word_without_its_value_is_refused(words: list[str]) -> None:
     [
         ("data --accelerate ddp", "`gream data` works in one process"),
         ("serve run --accelerate ddp", "`gream serve` works in one process"),
+        ("--accelerate ddp", "`gream ` works in one process"),
         ("sft --accelerate zero9", "give single, ddp, zero2, zero3 or fsdp"),
         ("sft --accelerate ../accelerate/ddp", "give single, ddp"),
         ("sft --accelerate ddp", "There is no GPU here"),
@@ -115,6 +116,38 @@ def test_two_processes_train_and_one_folder_is_written(run_dir: Path) -> None:
     assert out.count("wrote ") == 1
     check_whole(run_dir / "sft")
     assert read_manifest(run_dir / "sft").counts["processes"] == 2
+
+
+def test_a_configuration_that_accelerate_refuses_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("distributed_type: MULTI_GPU\nnum_machines: null\ntea: green\n")
+    assert main(["sft", "--accelerate", str(file), "--processes", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "accelerate refuses the configuration" in error and "tea" in error and error.count("\n") == 1
+
+
+def test_what_works_in_one_process_refuses_to_be_one_of_several(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """All of them would write the same folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for words in (["run", "recipes/demo"], ["data", "--run_dir", str(tmp_path / "run")]):
+        assert main(words) == 2
+        assert f"`gream {words[0]}` works in one" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow  # two processes import torch
+def test_a_mistake_of_the_first_process_leaves_no_traceback_of_the_others(run_dir: Path) -> None:
+    """They wait for it, and lose it."""
+    settings = ("--config", str(run_dir / "none.yaml"))
+    (run_dir / "none.yaml").write_text(f"run_dir: {run_dir}\nmin_history: 1000\n")
+    with started(("synthesize", *settings), "ddp") as process:
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 2, error
+    assert "Traceback" not in error and error.count("gream: ") == 1
 
 
 @pytest.mark.slow  # two processes import TRL
