@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from gream.data.lines import byte_lines, open_plain
-from gream.data.sources import ITEM_SCHEMA, PURCHASE_SCHEMA, Source
+from gream.data.sources import ITEM_SCHEMA, PURCHASE_SCHEMA, Source, is_blank
 from gream.data.unusable import NUM_SHOWN, Unusable
 from gream.errors import InputError
 
@@ -121,7 +121,7 @@ def read_fields(path: Path, *, separator: str, encoding: str = "utf-8") -> pl.Da
     with open_plain(path) as handle:
         text = handle.read().decode(encoding, "replace").removeprefix("\ufeff")
     lines = pl.read_lines(io.BytesIO(text.encode("utf-8")), name="text", row_index_name="line")
-    lines = lines.filter(pl.col("text").str.strip_chars() != "")
+    lines = lines.filter(~is_blank(pl.col("text")))
     if lines.is_empty():
         raise InputError(f"{path} is empty; give a file with one row a line.")
     fields = pl.col("text").str.strip_suffix("\r").str.split(separator).alias("fields")
@@ -194,7 +194,7 @@ def read_purchases(
         "line", *(_unquoted(pl.col("fields").list.get(place)).alias(key) for key, place in columns.items())
     )
     for key, reason in (("user_id", "no user id"), ("item_id", "no item id")):
-        named = _kept(named, pl.col(key).str.strip_chars() != "", reason, path, unusable)
+        named = _kept(named, ~is_blank(pl.col(key)), reason, path, unusable)
     if "timestamp" not in columns:
         named = named.with_columns(pl.lit("").alias("timestamp"))
     raw = pl.col("timestamp").str.strip_chars()

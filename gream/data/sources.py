@@ -20,6 +20,7 @@ from gream.errors import InputError
 
 ITEMS_FILE, SEQUENCES_FILE = "items.jsonl", "sequences.jsonl"
 
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # the last is the ideographic space
 _HIGHEST_PRICE = 1e30  # still a finite float32
 _LATEST_TIME = 2**62  # seconds that an int64 holds, with room for sums
 
@@ -87,6 +88,11 @@ def clean_text(text: str) -> str:
     """Undo HTML entities, put one blank for every run of white space, replace what is no valid Unicode."""
     plain = html.unescape(text).encode("utf-8", "replace").decode("utf-8")
     return " ".join(plain.split())
+
+
+def is_blank(texts: pl.Expr) -> pl.Expr:
+    """Say which texts hold nothing, as `str.isspace` does; polars takes four separators for something."""
+    return texts.str.strip_chars(_BLANKS) == ""
 
 
 def identifier(value: object) -> str | None:

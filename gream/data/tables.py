@@ -10,7 +10,7 @@ import polars as pl
 
 from gream.data.columns import encode, order_by, places_among, text_lists
 from gream.data.frames import read_columns
-from gream.data.sources import ITEM_SCHEMA, PURCHASE_SCHEMA, Source, clean_text
+from gream.data.sources import ITEM_SCHEMA, PURCHASE_SCHEMA, Source, clean_text, is_blank
 from gream.data.unusable import NUM_SHOWN, Unusable
 from gream.errors import InputError
 
@@ -115,7 +115,7 @@ def _filled(key: str) -> pl.Expr:
 
 
 def _no_id(key: str) -> pl.Expr:
-    return pl.col(key).is_null() | (pl.col(key).str.strip_chars() == "")
+    return pl.col(key).is_null() | is_blank(pl.col(key))
 
 
 def _is_empty(table: pl.DataFrame, key: str) -> pl.Expr:

@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gream.data.sources import Source, clean_text, read_jsonl
+from gream.data.sources import Source, clean_text, is_blank, read_jsonl
 from gream.errors import InputError
 
 ITEMS = [
@@ -209,3 +210,10 @@ def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
         read_jsonl(tmp_path)
     with pytest.raises(InputError, match=r"sequences\.jsonl is empty"):
         read_jsonl(_folder(tmp_path, sequences=[]))
+
+
+def test_blank_is_what_python_calls_so() -> None:
+    texts = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    texts += ["", " \x1c ", "\x1f\u3000", " a ", "\x1d.\x1d"]
+    found = pl.DataFrame({"text": texts}).select(is_blank(pl.col("text")))["text"].to_list()
+    assert found == [not text.strip() for text in texts]
