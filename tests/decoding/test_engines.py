@@ -38,6 +38,7 @@ def test_torch_takes_the_gpu_where_there_is_one(
     model, tokenizer = load_model(folder, names)
     moved: list[str] = []
     monkeypatch.setattr(model, "to", lambda device, _: moved.append(str(device)) or model)
+    monkeypatch.setattr(model, "named_buffers", list)  # which stay exact: see test_placement
     monkeypatch.setattr(engines, "load_model", lambda *_: (model, tokenizer))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     open_backend("torch", folder, names)
