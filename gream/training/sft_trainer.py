@@ -23,7 +23,7 @@ from gream.errors import InputError
 from gream.language.prompting import Prompter
 from gream.language.rows import Row
 from gream.processes import is_main, launched
-from gream.training.adapters import adapt, merge, plain_model
+from gream.training.adapters import FULL, adapt, merge, plain_model
 from gream.training.checkpoints import Checkpoints
 from gream.training.early_stop import ValidationStop
 from gream.training.meter import Meter
@@ -134,7 +134,8 @@ def train(
 
     adapted = adapters(model)  # before the arguments: PEFT looks for a GPU where they ask for ZeRO-3
     arguments = trainer_arguments(config, checkpoints.drafts)  # joins the processes
-    check_processes(arguments, ["validation_users"] if cases else [])
+    token_rows = "" if config.trainable == FULL else f"trainable: {config.trainable}"
+    check_processes(arguments, ["validation_users"] if cases else [], token_rows)
     stop = None
     if cases:
         stop = ValidationStop(adapted, prompter, cases, every=config.validate_every, patience=config.patience)

@@ -24,12 +24,13 @@ def are_weights_shared_out() -> bool:
     return is_deepspeed_zero3_enabled() or _is_fsdp()
 
 
-def check_processes(arguments: Any, whole_weights_for: Sequence[str]) -> None:
+def check_processes(arguments: Any, whole_weights_for: Sequence[str], token_rows_for: str = "") -> None:
     """Refuse settings that need what the processes will not have; set what their devices need.
 
     Args:
         arguments: of the trainer, which say how weights are held.
         whole_weights_for: settings, as the user gave them, that search with the model while it learns.
+        token_rows_for: the setting that trains rows of an embedding and not the others, if there is one.
 
     Raises:
         InputError: FSDP without a GPU, or such settings where weights are shared out.
@@ -37,6 +38,12 @@ def check_processes(arguments: Any, whole_weights_for: Sequence[str]) -> None:
     if _is_fsdp() and not torch.cuda.is_available():
         raise InputError(
             "FSDP needs GPUs: on a CPU accelerate quietly runs plain DDP; take "
+            "recipes/accelerate/zero3.yaml or ddp.yaml."
+        )
+    if _is_fsdp() and token_rows_for:
+        # PEFT's module around the embedding hides from accelerate that the head shares its weights.
+        raise InputError(
+            f"{token_rows_for} trains rows of the embedding, which FSDP cannot share out; take "
             "recipes/accelerate/zero3.yaml or ddp.yaml."
         )
     # A process has one GPU: with more the trainer would copy the model to all, and train larger batches.

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM
 
 from gream.artifacts import check_whole, read_manifest
 from gream.cli import main
@@ -185,23 +184,6 @@ def test_what_a_killed_command_started_ends_with_it(run_dir: Path) -> None:
             time.sleep(0.2)
         process.kill()
         process.communicate(timeout=10)  # the pipes are open as long as any of them lives
-
-
-@pytest.mark.slow  # starting DeepSpeed takes half a minute
-@pytest.mark.parametrize(
-    ("how", "trainable"), [("zero2", "full"), ("zero2", "lora"), ("zero3", "full"), ("zero3", "lora")]
-)
-def test_srpo_works_with_shared_weights(run_dir: Path, how: str, trainable: str) -> None:
-    """With a reference model, which ZeRO-3 shares out as well."""
-    words = "srpo --model base --prompts_per_batch 2 --num_generations 4 --micro_batch_size 4 --max_steps 2"
-    words += f" --max_completion_length 4 --min_history 1 --save_steps 1 --trainable {trainable}"
-    with started((*words.split(), *to(run_dir)), how) as process:
-        _, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    check_whole(run_dir / "srpo")
-    assert read_manifest(run_dir / "srpo").counts["processes"] == 2
-    wrote, before = (AutoModelForCausalLM.from_pretrained(run_dir / name) for name in ("srpo", "base"))
-    assert [w.shape for w in wrote.parameters()] == [w.shape for w in before.parameters()]
 
 
 @pytest.mark.slow  # nine stages, three of them on two processes

@@ -72,7 +72,7 @@ def test_two_processes_have_the_losses_of_one(run_dir: Path) -> None:
 
 
 @pytest.mark.slow  # four processes import TRL
-@pytest.mark.parametrize("how", ["ddp", "zero3"])
+@pytest.mark.parametrize("how", ["ddp", "zero3", "fsdp"])
 def test_what_was_stopped_goes_on_from_its_last_state(run_dir: Path, how: str) -> None:
     """Stopped in step 4; the log has the losses of one process that was not."""
     told = SETTINGS | {"output": "two", "batch_size": 4}

@@ -39,3 +39,14 @@ def test_a_search_needs_all_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="`?validation_users and rollouts: beam"):
         check_processes(told, ["validation_users", "rollouts: beam"])
     check_processes(told, [])
+
+
+def test_fsdp_cannot_share_out_token_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT's rows of an embedding that the head shares; ZeRO-3 shares them out, and all weights FSDP does."""
+    told = arguments(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    check_processes(told, [], "trainable: lora")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    check_processes(told, [])
+    with pytest.raises(InputError, match="trainable: lora trains rows of the embedding"):
+        check_processes(told, [], "trainable: lora")

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from gream.training import sft, sft_trainer
+from tests.training.fsdp_on_cpu import allow_fsdp_on_cpu
 
 HELD: dict[str, Any] = {}
 
@@ -32,11 +34,11 @@ class Noting(TrainerCallback):
             os._exit(3)
         weights = list(model.parameters())
         HELD["all"] = sum(getattr(w, "ds_numel", w.numel()) for w in weights)
-        HELD["weights"] = sum(w.ds_tensor.numel() if hasattr(w, "ds_tensor") else w.numel() for w in weights)
+        HELD["weights"] = sum(_number_here(w) for w in weights)
         inner = getattr(optimizer, "optimizer", optimizer)
         while not isinstance(inner, torch.optim.Optimizer) or not inner.state:
             inner = inner.optimizer  # accelerate's wrapper around DeepSpeed's around torch's
-        HELD["moments"] = sum(state["exp_avg"].numel() for state in inner.state.values())
+        HELD["moments"] = sum(_number_here(state["exp_avg"]) for state in inner.state.values())
 
 
 class NotingTrainer(sft_trainer.AnswerTrainer):
@@ -47,7 +49,14 @@ class NotingTrainer(sft_trainer.AnswerTrainer):
         self.add_callback(Noting())
 
 
+def _number_here(tensor: Any) -> int:
+    """Count what this process holds: all of a tensor, or its part by ZeRO-3 or FSDP."""
+    here = tensor.to_local() if isinstance(tensor, DTensor) else getattr(tensor, "ds_tensor", tensor)
+    return int(here.numel())
+
+
 def main(run_dir: Path, settings: dict[str, Any]) -> None:
+    allow_fsdp_on_cpu()
     Noting.stop_after = settings.pop("stop_after", 0)
     sft_trainer.AnswerTrainer = NotingTrainer  # type: ignore[misc]
     sft.run(sft.SftConfig(run_dir=str(run_dir), **settings))

@@ -1,0 +1,22 @@
+"""A gream command on two real processes, which FSDP may share a model out over though they are on CPUs.
+
+Started by `test_shared_out`, with a folder to write to and the words of the command.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from torch import distributed
+
+from gream.cli import main
+from tests.training.fsdp_on_cpu import allow_fsdp_on_cpu
+
+if __name__ == "__main__":
+    allow_fsdp_on_cpu()
+    folder, *words = sys.argv[1:]
+    code = main(words)
+    told = {"code": code, "world_size": distributed.get_world_size()}
+    (Path(folder) / f"rank-{distributed.get_rank()}.json").write_text(json.dumps(told))
