@@ -16,14 +16,14 @@ from gream.planning.memory import Training
 from gream.planning.needs import Answering, Needs, Work
 from gream.planning.parts import Parts
 
-_HALF = 2
+_HALF, _FLOAT = 2, 4  # bytes of a weight
 
 
 def scorer_needs(step: Step, parts: Parts, corpus: Corpus, *, on_gpu: bool) -> Needs:
     """Count the prompts that the policy reads or learns from, and what it holds of a batch.
 
-    A policy that is trained along holds its weights as they are stored and computes in them; one that is only
-    read is in half precision on a GPU, as every engine is.
+    A policy that is trained along holds its weights in float32 and computes in them; one that is only read is
+    in half precision on a GPU, as every engine is.
 
     Args:
         step: of the stage `prm`.
@@ -38,21 +38,20 @@ def scorer_needs(step: Step, parts: Parts, corpus: Corpus, *, on_gpu: bool) -> N
     shape, prompter = parts.shape(vocab), parts.prompter(vocab, config.max_history)
     once = volumes.of_cuts(corpus, prompter, config.targets_per_sequence)
     rows, batch = once.rows * config.epochs, config.batch_size
-    stored = parts.stored_bytes(config.model)
     found = Needs(
         step, shape, parts.configuration(vocab), rows=rows, tokens=once.tokens * config.epochs,
         steps=-(-round(rows) // batch),
     )  # fmt: skip
     answers = once.longest_answer + 1  # the last predicts what follows the name
     if not config.train_policy:
-        width = _HALF if on_gpu else stored
+        width = _HALF if on_gpu else parts.stored_bytes(config.model)
         answering = Answering(shape, width, width, 0, batch * once.longest)
         work = Work(read=found.tokens, read_length=round(once.prompt))
         return replace(found, answering=answering, work=work)
     training = Training(
         shape=shape,
-        weight_bytes=stored,
-        compute_bytes=stored,
+        weight_bytes=_FLOAT,
+        compute_bytes=_FLOAT,
         sequences=batch,
         length=once.longest,
         answers=batch * answers,

@@ -76,8 +76,10 @@ def run(config: PrmConfig) -> None:
     sequences = interactions.training_sequences()
     cases = draw_cases(interactions.cases(VALIDATION), config.validation_users, config.seed)
     policy, tokenizer = load_model(config.locate("model"), names) if config.model else (None, None)
+    stored = policy.dtype if policy is not None else None
     if policy is not None:
-        policy = policy.to(compute_device()) if config.train_policy else ready(policy)
+        # Half precision would lose the small steps of what learns.
+        policy = policy.float().to(compute_device()) if config.train_policy else ready(policy)
     with writing_once(
         config.output_path, stage=STAGE, config=config.recorded(), inputs=config.inputs(), seed=config.seed
     ) as draft:
@@ -95,8 +97,8 @@ def run(config: PrmConfig) -> None:
         counts |= best | {"targets": len(targets), "paths": scorer.level_nodes[-1].stop - 1}
         if draft:
             save_scorer(draft.path, scorer, names)
-            if config.train_policy:
-                save_model(draft.path / MODEL_FOLDER, policy, tokenizer, names)
+            if policy is not None and config.train_policy:
+                save_model(draft.path / MODEL_FOLDER, policy.to(stored), tokenizer, names)
             report = {"best_epoch": best["epoch"], "validation_users": len(cases), "epochs": epochs}
             (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
             draft.counts.update(counts, processes=share.size)

@@ -295,6 +295,29 @@ def test_the_same_seed_trains_the_same_policy_and_scorer(policy_config: PrmConfi
     assert {"scorer.safetensors", "model/model.safetensors"} <= set(outputs[0])
 
 
+def test_a_policy_in_bfloat16_learns_in_float32_and_is_saved_as_it_came(
+    policy_config: PrmConfig,
+    run_dir: Path,
+    names: Names,
+    model_and_tokenizer: tuple[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half precision loses a small step."""
+    model, tokenizer = model_and_tokenizer
+    save_model(run_dir / "base", model.to(torch.bfloat16), tokenizer, names)
+    seen: list[torch.dtype] = []
+    train = prm.train
+
+    def watched(scorer: Any, targets: Any, *rest: Any) -> Any:
+        seen.append(targets.trained[0].dtype)
+        return train(scorer, targets, *rest)
+
+    monkeypatch.setattr(prm, "train", watched)
+    prm.run(replace(policy_config, epochs=1))
+    assert seen == [torch.float32]
+    assert load_model(run_dir / "prm" / "model", names)[0].dtype == torch.bfloat16
+
+
 def test_a_policy_that_is_only_read_is_not_written_again(policy_config: PrmConfig, run_dir: Path) -> None:
     prm.run(replace(policy_config, train_policy=False, epochs=1))
     assert not (run_dir / "prm" / "model").exists()
