@@ -18,17 +18,17 @@ import torch
 
 from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
 from gream.decoding.answer import Answer
+from gream.decoding.beam import check_levels
 from gream.decoding.chains import WatchChain, readable_text
 from gream.decoding.filters import Aisles, Filters, Shelf
 from gream.decoding.readable import item_titles, readable_chain
-from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
+from gream.decoding.recommend import Engine, Search, load_engine, pruner_of, recommend_many
 from gream.decoding.run_file import read_run_settings, read_search
 from gream.decoding.search_tree import Prefix, search_tree
 from gream.errors import InputError, NotFoundError
 from gream.language.reasoning import Chain, split_unfinished
 
 RUN_FILE = "run.json"  # written by `gream run`: the folders and settings that the run is served with
-# The fields of `Search` that it holds; what a request gives goes before them.
 _TYPED = 50  # a history of fewer ids may have been typed by a person
 
 
@@ -139,6 +139,9 @@ class Recommender:
             purchases=interactions.sequences,
             before=before.engine if before else None,
         )
+        # What depends on the names is told now, and not by the first search.
+        pruner_of(loaded, search)
+        check_levels(search.scorer_levels or (), loaded.constraint.depth)
         return cls(loaded, catalogue, interactions, search)
 
     def recommend(

@@ -123,6 +123,24 @@ def test_a_run_file_of_an_older_gream_is_told(run_folder: Path, capsys: pytest.C
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prune_threshold": 1.5}, "threshold of pruning is 1.5; give a consistency between 0 and 1"),
+        ({"prune_threshold": 0.5, "prune_level": 2}, "level of pruning is 2, but paths of 3 codes"),
+        ({"scorer_levels": [0, 3]}, "to keep at level 3, but names of 3 codes have the levels 0 to 2"),
+    ],
+)
+def test_a_search_that_does_not_fit_the_names_is_told_when_a_run_is_loaded(
+    run_folder: Path, change: dict[str, Any], told: str
+) -> None:
+    """And not by the first request that a service gets."""
+    settings = json.loads((run_folder / RUN_FILE).read_text())
+    (run_folder / RUN_FILE).write_text(json.dumps(settings | change))
+    with pytest.raises(InputError, match=told):
+        Recommender.load(run_folder)
+
+
 def test_fewer_chains_and_no_scorer_are_served_whatever_the_run_chose(run_folder: Path) -> None:
     """The run stops when 3 chains agree and takes the best by the scorer; asked are 2 chains without it."""
     recommender = Recommender.load(run_folder)
