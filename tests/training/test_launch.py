@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,10 +177,18 @@ def test_ctrl_c_ends_all_and_tells_how_to_go_on(run_dir: Path) -> None:
 
 
 @pytest.mark.slow  # two processes import TRL, and train
-def test_what_a_killed_command_started_ends_with_it(run_dir: Path) -> None:
-    """They would write on in a folder that nobody holds any more."""
+@pytest.mark.parametrize("how", ["--accelerate", "torchrun"])
+def test_what_a_killed_command_started_ends_with_it(run_dir: Path, how: str) -> None:
+    """They would write on in a folder that nobody holds any more, or hold it and the machine for nobody."""
     words = (*SFT, "--save_steps", "1", "--epochs", "500", *to(run_dir))
-    with started(words, "ddp", start_new_session=True) as process:
+    if how == "torchrun":
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        begun = subprocess.Popen(
+            [*launch, "-m", "gream.cli", *words], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
+        )
+    else:
+        begun = started(words, "ddp", start_new_session=True)
+    with begun as process:
         while not list((run_dir / ".sft.checkpoint").glob("step-*")):
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.2)
