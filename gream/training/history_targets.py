@@ -19,8 +19,9 @@ from gream.data.store import Case
 from gream.decoding.neighbours import FOLDS, HeldOut, Neighbours
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_context import ScorerContext
+from gream.processes import ALONE, Team
 from gream.training.path_loss import draw_negatives, path_loss
-from gream.training.shares import ALONE, Share
+from gream.training.sums import has_rows
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class HistoryTargets:
         batch_size: windows of sequences in a batch.
         tables: of `held_out_copurchased` of these sequences, on the device of a scorer that counts
             co-purchases.
-        share: the part of this process in the windows of every batch.
+        team: of processes that share the windows of every batch.
     """
 
     trained: tuple[Any, ...] = ()  # no module beside the scorer
@@ -61,12 +62,12 @@ class HistoryTargets:
         max_history: int,
         batch_size: int,
         tables: Neighbours | None = None,
-        share: Share = ALONE,
+        team: Team = ALONE,
     ) -> None:
         self._windows = [w for user, s in enumerate(sequences) for w in split_windows(user, s, max_history)]
         self._batch_size = batch_size
         self._tables = tables
-        self._share = share
+        self._team = team
 
     def __len__(self) -> int:
         """Return the number of targets of one epoch."""
@@ -103,13 +104,13 @@ class HistoryTargets:
         rows, counts = batch.is_target.to(device).nonzero(as_tuple=True)
         targets = items[rows, counts]
         negatives = draw_negatives(scorer, targets, num_negatives, generator)
-        mine = self._share.has(rows)
+        mine = has_rows(self._team, rows)
         if not mine.any():
             return torch.zeros((), device=device)
         rows, counts = rows[mine], counts[mine]
         held_out = None if self._tables is None else HeldOut(self._tables, users[rows] % FOLDS)
-        windows = items[self._share.rank :: self._share.size, :-1]
-        context = scorer.contexts_at(windows, rows // self._share.size, counts, held_out)
+        windows = items[self._team.rank :: self._team.size, :-1]
+        context = scorer.contexts_at(windows, rows // self._team.size, counts, held_out)
         return path_loss(scorer, context, targets[mine], [drawn[mine] for drawn in negatives])
 
     def contexts(self, scorer: PrefixPathScorer, cases: list[Case]) -> ScorerContext:

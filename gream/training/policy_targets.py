@@ -27,9 +27,10 @@ from gream.decoding.neighbours import FOLDS, HeldOut, Neighbours
 from gream.decoding.path_scorer import PrefixPathScorer
 from gream.decoding.scorer_context import ScorerContext
 from gream.language.prompting import Prompter
+from gream.processes import ALONE, Team
 from gream.training.history_targets import batches_of_like_length
 from gream.training.path_loss import draw_negatives, path_loss
-from gream.training.shares import ALONE, Share
+from gream.training.sums import has_rows
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PolicyTargets:
         train_policy: whether the losses reach the policy.
         tables: of `held_out_copurchased` of these sequences, on the device of a scorer that counts
             co-purchases.
-        share: the part of this process in the targets of every batch.
+        team: of processes that share the targets of every batch.
     """
 
     def __init__(
@@ -75,13 +76,13 @@ class PolicyTargets:
         per_sequence: int,
         train_policy: bool,
         tables: Neighbours | None = None,
-        share: Share = ALONE,
+        team: Team = ALONE,
     ) -> None:
         self._policy = policy
         self._prompter = prompter
         self._sequences = [(user, s) for user, s in enumerate(sequences) if len(s) > 1]
         self._tables = tables
-        self._share = share
+        self._team = team
         self._batch_size = batch_size
         self._per_sequence = per_sequence
         self.trained: tuple[Any, ...] = (policy,) if train_policy else ()
@@ -133,7 +134,7 @@ class PolicyTargets:
         """
         device = scorer.item_nodes.device
         negatives = draw_negatives(scorer, batch.targets.to(device), num_negatives, generator)
-        mine = self._share.has(torch.arange(len(batch.targets)))
+        mine = has_rows(self._team, torch.arange(len(batch.targets)))
         if not mine.any():
             return torch.zeros((), device=device)
         batch = batch.part(mine)

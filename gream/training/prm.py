@@ -35,16 +35,15 @@ from gream.evaluation import metrics
 from gream.evaluation.exam import draw_cases
 from gream.language.prompting import Prompter
 from gream.language.vocab import load_model, save_model
-from gream.processes import no_bar, writing_once
+from gream.processes import ALONE, Team, find_team, no_bar, writing_once
 from gream.semantic_ids.constraint import TrieConstraint
 from gream.semantic_ids.embeddings_file import load_text_vectors
 from gream.semantic_ids.layout import Names, load_names
 from gream.training.calibration import SCORED_AT_ONCE, calibrate
-from gream.training.checkpoints import wait_for_all
 from gream.training.history_targets import HistoryTargets
 from gream.training.policy_targets import PolicyTargets
 from gream.training.prm_settings import PrmConfig
-from gream.training.shares import ALONE, Share, find_share
+from gream.training.sums import add_gradients, add_up
 
 STAGE = "prm"
 REPORT_FILE = "prm_report.json"
@@ -64,7 +63,7 @@ def run(config: PrmConfig) -> None:
     Raises:
         InputError: names and data do not belong together, nothing to learn from, or a diverged loss.
     """
-    share = find_share()
+    team = find_team()
     names = load_names(config.locate("sids"))
     num_items = len(load_catalogue(config.locate("data")))
     if num_items != len(names):
@@ -88,10 +87,10 @@ def run(config: PrmConfig) -> None:
             scorer = PrefixPathScorer(TrieConstraint(names), _shape(config, policy))
             _look_up_neighbours(scorer, config, sequences)
             scorer.to(compute_device())
-            targets = _targets(config, sequences, names, policy, tokenizer, share)
-            if share.size > 1:
-                torch.manual_seed(config.seed + share.rank)  # each drops of its own rows
-            epochs = train(scorer, targets, cases, config, share)
+            targets = _targets(config, sequences, names, policy, tokenizer, team)
+            if team.size > 1:
+                torch.manual_seed(config.seed + team.rank)  # each drops of its own rows
+            epochs = train(scorer, targets, cases, config, team)
             counts = _calibrated(scorer, targets, cases) if scorer.sources else {}
         best = best_epoch(epochs)
         counts |= best | {"targets": len(targets), "paths": scorer.level_nodes[-1].stop - 1}
@@ -101,8 +100,8 @@ def run(config: PrmConfig) -> None:
                 save_model(draft.path / MODEL_FOLDER, policy.to(stored), tokenizer, names)
             report = {"best_epoch": best["epoch"], "validation_users": len(cases), "epochs": epochs}
             (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
-            draft.counts.update(counts, processes=share.size)
-    wait_for_all()  # nobody reads the folder before it is there
+            draft.counts.update(counts, processes=team.size)
+    team.wait()  # nobody reads the folder before it is there
     logger.info(
         "%(targets)d purchases, %(paths)d prefixes; epoch %(epoch)d is best: "
         "recall@10 %(recall@10).4f, ndcg@10 %(ndcg@10).4f on validation",
@@ -115,7 +114,7 @@ def train(
     targets: Targets,
     cases: list[Case],
     config: PrmConfig,
-    share: Share = ALONE,
+    team: Team = ALONE,
 ) -> list[dict[str, float]]:
     """Train in place and leave the weights of the best epoch; return the figures of every epoch.
 
@@ -124,7 +123,7 @@ def train(
         targets: the training purchases, and what is trained beside the scorer.
         cases: validation cases that choose the epoch.
         config: the settings of the optimiser, epochs, num_negatives and seed are used.
-        share: the part of this process, as the targets have it.
+        team: of processes that train together, as the targets have it.
 
     Raises:
         InputError: no training purchase, no validation case, or a loss that is no number.
@@ -148,7 +147,7 @@ def train(
             total = 0.0
             for loss in targets.losses(scorer, config.num_negatives, generator):
                 # batches hold sequences of like length: a mean of their own would favour short ones
-                total += _step(loss * targets.num_batches / len(targets), optimizer, epoch, config, share)
+                total += _step(loss * targets.num_batches / len(targets), optimizer, epoch, config, team)
                 schedule.step()
                 progress.update()
             ranks = ranks_by_scorer(scorer, targets, cases)
@@ -235,7 +234,7 @@ def _targets(
     names: Names,
     policy: Any,
     tokenizer: Any,
-    share: Share,
+    team: Team,
 ) -> Targets:
     tables = None
     if config.neighbours:
@@ -243,7 +242,7 @@ def _targets(
         device = compute_device()
         tables = Neighbours(found.items.to(device), found.strengths.to(device))
     if not config.model:
-        return HistoryTargets(sequences, config.max_history, config.batch_size, tables, share)
+        return HistoryTargets(sequences, config.max_history, config.batch_size, tables, team)
     return PolicyTargets(
         policy,
         Prompter(tokenizer, names, max_history=config.max_history),
@@ -252,7 +251,7 @@ def _targets(
         per_sequence=config.targets_per_sequence,
         train_policy=config.train_policy,
         tables=tables,
-        share=share,
+        team=team,
     )
 
 
@@ -262,11 +261,9 @@ def _optimizer(scorer: PrefixPathScorer, targets: Targets, config: PrmConfig) ->
     return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
 
 
-def _step(
-    loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int, config: PrmConfig, share: Share
-) -> float:
+def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int, config: PrmConfig, team: Team) -> float:
     """Make one step of the optimiser; returns the loss of all processes."""
-    total = share.add_up(loss)
+    total = add_up(team, loss)
     if not torch.isfinite(total):
         raise InputError(
             f"The path scorer's loss is {total.item()} in epoch {epoch}; lower `learning_rate` "
@@ -275,7 +272,7 @@ def _step(
     optimizer.zero_grad()
     if loss.requires_grad:  # not where other processes have all rows
         loss.backward()  # type: ignore[no-untyped-call]
-    share.add_gradients(weight for group in optimizer.param_groups for weight in group["params"])
+    add_gradients(team, (weight for group in optimizer.param_groups for weight in group["params"]))
     optimizer.step()
     return total.item()
 
