@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from gream.artifacts import check_whole, read_manifest
 from gream.cli import main
@@ -63,13 +68,15 @@ def test_a_word_without_its_value_is_refused(words: list[str]) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(
-    words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Before any process is started."""
+    """Before any stage, or any process, has begun."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert main(words.format(root=ROOT).split()) == 2
     error = capsys.readouterr().err
     assert told in error and error.startswith("gream: ") and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_processes_than_gpus_are_refused(
@@ -90,11 +97,76 @@ def test_fewer_processes_than_were_meant_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("words", "gpus", "number", "use_cpu"),
+    [
+        ("--accelerate ddp --processes 2", 0, 2, True),
+        ("--accelerate ddp", 4, 4, False),
+        ("--accelerate ddp --processes=4", 4, 4, False),
+        ("--accelerate single", 4, 1, False),
+        ("--accelerate own.yaml --processes 8", 4, 8, True),
+    ],
+)
+def test_accelerate_is_told_how_many_processes_and_where(
+    words: str, gpus: int, number: int, use_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And they are told; `own.yaml` leaves the four GPUs alone."""
+    seen = []
+
+    def launched(parsed: Any) -> None:
+        told = yaml.safe_load(Path(parsed.config_file).read_text())
+        seen.append((told["num_processes"], told["use_cpu"], os.environ["GREAM_STARTED"]))
+        assert parsed.module and parsed.training_script_args == ["sft", "--epochs", "2"]
+
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("distributed_type: MULTI_GPU\nuse_cpu: true\n")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", launched)
+    assert main(["sft", *words.split(), "--epochs", "2"]) == 0
+    assert seen == [(number, use_cpu, str(number))]
+    assert "GREAM_STARTED" not in os.environ
+
+
+FAILED = {0: ProcessFailure(local_rank=0, pid=1, exitcode=-9, error_file="none")}
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (subprocess.CalledProcessError(3, "gream"), 3),
+        (subprocess.CalledProcessError(-15, "gream"), 143),
+        (ChildFailedError("gream", FAILED), 137),
+        (SignalException("told to end", signal.SIGTERM), 143),
+    ],
+)
+def test_the_exit_code_is_as_a_shell_tells_it(
+    ended: Exception, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what this process logs afterwards, as of the next stage of a recipe, is seen."""
+
+    def fail(_: Any) -> None:
+        raise ended
+
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", fail)
+    assert main(["sft", "--accelerate", "ddp", "--processes", "2"]) == code
+    assert not logging.root.manager.disable
+
+
+def test_a_recipe_ends_with_the_stage_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gream.launch.launch", lambda *_: 3)
+    config: Any = SimpleNamespace()
+    with pytest.raises(SystemExit) as end:
+        launching([], "ddp", "2")(Step(Path("recipe/1-x.yaml"), "sft", config))
+    assert end.value.code == 3
+
+
+@pytest.mark.parametrize(
     ("stage", "engine", "starts"),
     [
         ("evaluate", "torch", True),
         ("evaluate", "vllm", False),
         ("srpo", "vllm", True),
+        ("prm", "", True),
+        ("synthesize profiles", "", True),
         ("data", "", False),
     ],
 )
@@ -106,7 +178,7 @@ def test_a_recipe_leaves_to_one_process_what_several_cannot_do(
     start = launching(["--seed", "1"], "ddp", "2")
     config: Any = SimpleNamespace(engine=engine)
     assert start(Step(Path("recipe/1-x.yaml"), stage, config)) == starts
-    assert given == ([[stage, "--config", "recipe/1-x.yaml", "--seed", "1"]] if starts else [])
+    assert given == ([[*stage.split(), "--config", "recipe/1-x.yaml", "--seed", "1"]] if starts else [])
 
 
 def test_two_processes_train_and_one_folder_is_written(run_dir: Path) -> None:
@@ -119,14 +191,22 @@ def test_two_processes_train_and_one_folder_is_written(run_dir: Path) -> None:
     assert read_manifest(run_dir / "sft").counts["processes"] == 2
 
 
-def test_a_configuration_that_accelerate_refuses_is_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("num_machines: null\ntea: green\n", "accelerate refuses the configuration: .*tea"),
+        ("num_machines: 2\n", "is for 2 machines; start each with `accelerate launch`"),
+    ],
+)
+def test_a_configuration_that_cannot_be_launched_is_one_sentence(
+    more: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", lambda _: None)  # or it waits for others
     file = tmp_path / "own.yaml"
-    file.write_text("distributed_type: MULTI_GPU\nnum_machines: null\ntea: green\n")
+    file.write_text(f"distributed_type: MULTI_GPU\n{more}")
     assert main(["sft", "--accelerate", str(file), "--processes", "2"]) == 2
     error = capsys.readouterr().err
-    assert "accelerate refuses the configuration" in error and "tea" in error and error.count("\n") == 1
+    assert re.search(told, error) and error.count("\n") == 1
 
 
 def test_what_works_in_one_process_refuses_to_be_one_of_several(
