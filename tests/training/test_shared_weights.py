@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from trl import SFTConfig
 
 from gream.errors import InputError
@@ -24,6 +25,14 @@ def test_one_process_takes_one_gpu_of_several(tmp_path: Path) -> None:
     assert told.train_batch_size == told.per_device_train_batch_size
 
 
+def test_each_process_calls_its_cpu_as_it_was_called_when_a_state_was_saved(tmp_path: Path) -> None:
+    """Of several processes each would call it `cpu:0`, where `torch.load` puts nothing."""
+    told = arguments(tmp_path)
+    vars(told)["_setup_devices"] = torch.device("cpu", 0)
+    check_processes(told, [])
+    assert told.device == torch.device("cpu")
+
+
 def test_fsdp_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accelerate would run plain DDP and say nothing."""
     told = arguments(tmp_path)
@@ -34,8 +43,11 @@ def test_fsdp_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_search_needs_all_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which FSDP, on GPUs, shares out."""
     told = arguments(tmp_path)
-    monkeypatch.setattr("gream.training.shared_weights.are_weights_shared_out", lambda: True)
+    check_processes(told, ["validation_users", "rollouts: beam"])
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with pytest.raises(InputError, match="`?validation_users and rollouts: beam"):
         check_processes(told, ["validation_users", "rollouts: beam"])
     check_processes(told, [])
