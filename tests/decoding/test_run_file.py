@@ -7,13 +7,25 @@ from typing import Any
 
 import pytest
 
-from gream.decoding.run_file import read_run_settings, read_search
+from gream.decoding.recommend import Search
+from gream.decoding.run_file import SERVED, read_run_settings, read_search
 from gream.errors import InputError
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[" * 100_000, "\xff", "[]", "3", '{"data": 3}', '{"scorer": null}', '{"sids": "a\\u0000"}'],
+    [
+        "",
+        "{",
+        "[" * 100_000,
+        "\xff",
+        "[]",
+        "3",
+        '{"data": 3}',
+        '{"scorer": null}',
+        '{"model": 3}',
+        '{"sids": "a\\u0000"}',
+    ],
 )
 def test_what_is_no_run_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text, encoding="latin-1")
@@ -26,23 +38,31 @@ def test_settings_are_read(tmp_path: Path) -> None:
     assert read_run_settings(tmp_path / "run.json") == {"data": "data", "k": 3}
 
 
-GOOD: dict[str, Any] = {
-    "data": "data", "sids": "sids", "model": "srpo", "scorer": "", "max_history": 9, "num_beams": 7,
-    "rule": "sum", "scorer_weight": 2, "scorer_levels": [0, 2], "prune_threshold": None, "prune_level": None,
-    "num_chains": 2, "max_chain_tokens": 8, "temperature": 0.5, "choose": "merge", "agree": 0,
+SEARCH: dict[str, Any] = {
+    "num_beams": 7, "rule": "sum", "scorer_weight": 2, "scorer_levels": (0, 2), "prune_threshold": 0.1,
+    "prune_level": 1, "num_chains": 2, "max_chain_tokens": 8, "temperature": 0.5, "choose": "best",
+    "agree": 1,
 }  # fmt: skip
+FOLDERS = {"data": "data", "sids": "sids", "model": "srpo", "scorer": ""}
+GOOD: dict[str, Any] = FOLDERS | {"max_history": 9} | SEARCH | {"scorer_levels": [0, 2]}
 
 
 def test_the_search_of_a_run_is_read() -> None:
+    """Every setting of it, none left at its default."""
     search, max_history = read_search(GOOD, Path("run.json"))
-    assert (search.num_beams, search.scorer_weight, search.scorer_levels, max_history) == (7, 2.0, (0, 2), 9)
+    assert {name: getattr(search, name) for name in SERVED} == SEARCH and max_history == 9
+    default = Search()
+    assert not [name for name in SERVED if getattr(default, name) == SEARCH[name]]
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"num_beams": "7"}, "no proper value for num_beams"),
-        ({"scorer_levels": [0, "2"], "temperature": None}, "no proper value for scorer_levels, temperature"),
+        (
+            {"scorer_levels": ["0", "2"], "temperature": None},
+            "no proper value for scorer_levels, temperature;",
+        ),
         ({"max_history": 0}, "no proper value for max_history"),
         ({"num_beams": 0}, "num_beams is 0"),
         ({"rule": "best"}, "rule is 'best'"),
@@ -54,6 +74,6 @@ def test_a_search_with_a_wrong_value_is_refused(change: dict[str, Any], told: st
 
 
 def test_a_run_of_an_older_gream_is_told(tmp_path: Path) -> None:
-    older = {name: value for name, value in GOOD.items() if name not in ("agree", "scorer")}
-    with pytest.raises(InputError, match="older gream and lacks scorer, agree; run"):
+    older = {name: value for name, value in GOOD.items() if name not in ("agree", "max_history", "scorer")}
+    with pytest.raises(InputError, match="older gream and lacks scorer, max_history, agree; run"):
         read_search(older, Path("run.json"))
