@@ -267,6 +267,17 @@ def test_trl_is_asked_for_the_server_that_was_named(tmp_path: Path) -> None:
     assert arguments.vllm_server_base_url == "http://node-b:8000"
 
 
+@pytest.mark.parametrize("rollouts", ["constrained", "beam"])
+def test_a_server_writes_free_completions_only(
+    run_dir: Path, rollouts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows no trie; without the refusal the names would be written as it likes."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    told = settings(run_dir=str(run_dir), engine="vllm", vllm_url="http://node-b:8000", rollouts=rollouts)
+    with pytest.raises(InputError, match=f"rollouts are '{rollouts}'; a server needs engine 'vllm'"):
+        srpo.run(told)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("rollouts", ["free", "constrained", "beam"])
 def test_vllm_writes_the_completions_on_a_gpu(run_dir: Path, rollouts: str) -> None:
