@@ -82,6 +82,23 @@ def test_items_are_not_added_while_a_command_works_in_the_folder(run_folder: Pat
         assert client.post("/v1/items", json={"items": [new]}).status_code in (200, 201)
 
 
+def test_no_command_begins_while_items_are_added(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused, and told that the service is why."""
+
+    def adding(*_: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("GREAM_HELD")  # as if another process came
+            with (
+                pytest.raises(InputError, match="being written by `gream serve, which adds items`"),
+                working_in(run_folder, "gream run recipes/demo"),
+            ):
+                pass
+        return {"names": {}}
+
+    monkeypatch.setattr("gream.semantic_ids.adding.add_items", adding)
+    assert shop_of(run_folder).add([]) == {}
+
+
 def test_changes_take_turns(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that come together would else begin with the same shelf, and the later one forget the earlier."""
     shop = shop_of(run_folder)
