@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gream.data.recbole import read_recbole
 from gream.data.sources import Source, clean_text, is_blank, read_jsonl
+from gream.data.tables import read_table
 from gream.errors import InputError
 
 ITEMS = [
@@ -217,3 +219,15 @@ def test_blank_is_what_python_calls_so() -> None:
     texts += ["", " \x1c ", "\x1f\u3000", " a ", "\x1d.\x1d"]
     found = pl.DataFrame({"text": texts}).select(is_blank(pl.col("text")))["text"].to_list()
     assert found == [not text.strip() for text in texts]
+
+
+@pytest.mark.parametrize("blank", ["\x1c", " \x1f", "\u3000"])
+def test_every_reader_takes_blanks_for_no_id_and_for_no_line(tmp_path: Path, blank: str) -> None:
+    (tmp_path / "p.csv").write_text(f"who,sku\na,1\n{blank},1\na,{blank}\n", encoding="utf-8")
+    source = read_table(tmp_path / "p.csv", None, {"user": "who", "item": "sku"})
+    assert source.unusable.counts == {"no user or item id": 2} and _bought(source) == [("a", "1", None)]
+    lines = ["user_id:token\titem_id:token", "a\t1", f"{blank}\t1", f"a\t{blank}", blank]
+    (tmp_path / "p.inter").write_text("\n".join(lines), encoding="utf-8")
+    source = read_recbole(tmp_path, None)
+    assert source.unusable.counts == {"no user id": 1, "no item id": 1}
+    assert _bought(source) == [("a", "1", None)]
