@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, modeling_utils
 
 from gream import artifacts
 from gream.data.store import Catalogue, Interactions, save_dataset
@@ -157,14 +158,18 @@ def test_measuring_both_modes_changes_nothing_of_the_training(run_dir: Path) -> 
 
 
 @pytest.mark.parametrize("trainable", ["full", "lora"])
-def test_what_is_computed_again_in_the_backward_pass_is_the_same(run_dir: Path, trainable: str) -> None:
+def test_what_is_computed_again_in_the_backward_pass_is_the_same(
+    run_dir: Path, trainable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Activations are kept or not; the same numbers in the same order."""
-    logs, weights = [], []
+    logs, weights, asked = [], [], Mock(wraps=modeling_utils.checkpoint)
+    monkeypatch.setattr(modeling_utils, "checkpoint", asked)
     for name, again in (("kept", False), ("again", True)):
         config = settings(
             run_dir=str(run_dir), output=name, gradient_checkpointing=again, trainable=trainable, max_steps=3
         )
         srpo.run(config)
+        assert asked.called == again
         logs.append(json.loads((run_dir / name / "srpo_report.json").read_text())["log_history"])
         weights.append(load_file(run_dir / name / "model.safetensors"))
     assert [e["reward"] for e in logs[0] if "reward" in e] == [e["reward"] for e in logs[1] if "reward" in e]
