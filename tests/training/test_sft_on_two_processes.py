@@ -54,7 +54,7 @@ def compared(run_dir: Path, how: str, **settings: Any) -> list[dict[str, Any]]:
 
 
 def same_weights(run_dir: Path) -> None:
-    """Load both folders as anybody would; the weights moved alike."""
+    """Load both folders as anybody would; the weights moved alike, and none was rounded."""
     start, one, two = (
         torch.cat(
             [w.float().flatten() for w in AutoModelForCausalLM.from_pretrained(run_dir / n).parameters()]
@@ -63,6 +63,7 @@ def same_weights(run_dir: Path) -> None:
     )
     assert len(start) == len(one) == len(two)
     assert (one - two).norm() < 0.02 * (one - start).norm()
+    assert (two != two.bfloat16()).float().mean() > 0.9
 
 
 def test_two_processes_have_the_losses_of_one(run_dir: Path) -> None:

@@ -47,6 +47,9 @@ class NotingTrainer(sft_trainer.AnswerTrainer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.add_callback(Noting())
+        if plugin := self.accelerator.state.deepspeed_plugin:
+            # By itself ZeRO-3 leaves weights of less than 100,000 numbers, here all, in every process.
+            plugin.deepspeed_config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
 
 
 def _number_here(tensor: Any) -> int:
