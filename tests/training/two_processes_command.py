@@ -1,4 +1,4 @@
-"""A gream command on two real processes, which FSDP may share a model out over though they are on CPUs.
+"""A gream command on two real processes, over which a tiny model is shared out for real.
 
 Started by `test_shared_out`, with a folder to write to and the words of the command.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 from torch import distributed
 
 from gream.cli import main
-from tests.training.fsdp_on_cpu import allow_fsdp_on_cpu
+from tests.training.sharing_out import share_out_for_real
 
 if __name__ == "__main__":
-    allow_fsdp_on_cpu()
+    share_out_for_real()
     folder, *words = sys.argv[1:]
     code = main(words)
     told = {"code": code, "world_size": distributed.get_world_size()}

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from gream.training import sft, sft_trainer
-from tests.training.fsdp_on_cpu import allow_fsdp_on_cpu
+from tests.training.sharing_out import share_out_for_real
 
 HELD: dict[str, Any] = {}
 
@@ -47,9 +47,6 @@ class NotingTrainer(sft_trainer.AnswerTrainer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.add_callback(Noting())
-        if plugin := self.accelerator.state.deepspeed_plugin:
-            # By itself ZeRO-3 leaves weights of less than 100,000 numbers, here all, in every process.
-            plugin.deepspeed_config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
 
 
 def _number_here(tensor: Any) -> int:
@@ -59,7 +56,7 @@ def _number_here(tensor: Any) -> int:
 
 
 def main(run_dir: Path, settings: dict[str, Any]) -> None:
-    allow_fsdp_on_cpu()
+    share_out_for_real()
     Noting.stop_after = settings.pop("stop_after", 0)
     sft_trainer.AnswerTrainer = NotingTrainer  # type: ignore[misc]
     sft.run(sft.SftConfig(run_dir=str(run_dir), **settings))
