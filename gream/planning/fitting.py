@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gream.planning.memory import (
     DDP,
+    FSDP,
     HALF,
     SHARDED,
     SINGLE,
@@ -27,7 +28,7 @@ _RANK = 16  # of the adapters that are proposed
 
 
 def held(needs: Needs, config: str, devices: int, device: float) -> Memory | None:
-    """Return what a stage holds at its peak on one device; None of a stage without a language model.
+    """Return what a stage holds at its peak on one device; None without a language model, or where refused.
 
     The cache of completions is gone before their pass begins, so that the larger one of cache and activations
     counts. vLLM takes its share of the device whatever it needs.
@@ -38,6 +39,8 @@ def held(needs: Needs, config: str, devices: int, device: float) -> Memory | Non
         devices: how many share a training out.
         device: bytes of one device.
     """
+    if _is_refused(needs, config):
+        return None
     if needs.training is not None:
         kind = SINGLE if needs.step.stage == "prm" else config  # each process holds all that it trains along
         found = training_memory(needs.training, kind, devices)
@@ -64,11 +67,13 @@ def fits(memory: Memory, device: float) -> bool:
 
 
 def advice(needs: Needs, config: str, devices: int, device: float) -> str | None:
-    """Name what makes a stage fit; None where it fits as it is.
+    """Name what makes a stage fit, or start at all; None where it fits as it is.
 
     Settings that change no result come first: they are added one to the other, until all of them together
     fit. Then it is other accelerate configurations, adapters, more devices.
     """
+    if _is_refused(needs, config):
+        return f"cannot be shared out by {config}, which trains no rows of an embedding alone; take {ZERO3}"
     memory = held(needs, config, devices, device)
     if memory is None or fits(memory, device):
         return None
@@ -78,6 +83,12 @@ def advice(needs: Needs, config: str, devices: int, device: float) -> str | None
         if found is not None and fits(found, device):
             return f"does not fit ({told}); {words} makes it {_gb(found.total)}"
     return f"does not fit ({told}), and no setting here makes it; take a smaller model or a larger device"
+
+
+def _is_refused(needs: Needs, config: str) -> bool:
+    """Say whether the stage refuses to start, see `gream.training.shared_weights.check_processes`."""
+    trains_rows = needs.step.stage == "sft" and needs.training is not None and not needs.training.full
+    return config == FSDP and trains_rows
 
 
 def _ways(needs: Needs, config: str, devices: int) -> Iterator[tuple[str, Needs, str, int]]:

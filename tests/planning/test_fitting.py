@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gream.pipeline import Step
@@ -103,3 +104,15 @@ def test_a_scorer_that_trains_its_policy_is_offered_only_what_it_has() -> None:
         assert told is not None and "; `train_policy: false` makes it" in told
     alone, shared = (held(wanted, config, n, 0.0) for config, n in (("single", 1), ("zero3", 8)))
     assert alone == shared
+
+
+@pytest.mark.parametrize("adapters", [{"rank": 16}, {"rows": 100}])
+def test_fsdp_is_not_offered_token_rows_which_it_refuses(adapters: dict[str, int]) -> None:
+    """Nor does a plan say that it would fit; reinforcement trains no rows, and keeps its adapters."""
+    refused = needs(**adapters)
+    assert held(refused, "fsdp", 4, 0.0) is None and held(refused, "zero3", 4, 0.0) is not None
+    told = advice(refused, "fsdp", 4, 80 * GIB)
+    assert told is not None and "take zero3" in told
+    for gigabytes in np.linspace(0.5, 20, 40):
+        assert "trainable: lora" not in str(advice(needs(), "fsdp", 4, gigabytes * GIB))
+    assert held(needs("srpo", **adapters), "fsdp", 4, 0.0) is not None
