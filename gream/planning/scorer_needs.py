@@ -22,8 +22,8 @@ _HALF, _FLOAT = 2, 4  # bytes of a weight
 def scorer_needs(step: Step, parts: Parts, corpus: Corpus, *, on_gpu: bool) -> Needs:
     """Count the prompts that the policy reads or learns from, and what it holds of a batch.
 
-    A policy that is trained along holds its weights in float32 and computes in them; one that is only read is
-    in half precision on a GPU, as every engine is.
+    A policy that is trained along holds its weights in float32, and computes in half precision on a GPU; one
+    that is only read is in half precision there, as every engine is.
 
     Args:
         step: of the stage `prm`.
@@ -51,7 +51,7 @@ def scorer_needs(step: Step, parts: Parts, corpus: Corpus, *, on_gpu: bool) -> N
     training = Training(
         shape=shape,
         weight_bytes=_FLOAT,
-        compute_bytes=_FLOAT,
+        compute_bytes=_HALF if on_gpu else _FLOAT,
         sequences=batch,
         length=once.longest,
         answers=batch * answers,

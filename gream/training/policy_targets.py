@@ -13,6 +13,7 @@ Legend: B targets, T positions of prompt and answer, M purchases, H width of the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -157,7 +158,7 @@ class PolicyTargets:
         length = scorer.item_nodes.shape[1]  # tokens of a name
         device = self._policy.device
         tokens, real = batch.tokens.to(device), batch.real.to(device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.trained)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.trained)), _computing(device):
             output = self._policy(
                 tokens,
                 attention_mask=real.long(),
@@ -172,3 +173,8 @@ class PolicyTargets:
         items, counts = scorer.newest(batch.histories)
         context = scorer.policy_contexts(states, real[:, :-length], items, counts, held_out)
         return context, next_token.to(context.state.device)
+
+
+def _computing(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Compute in bfloat16 on a GPU, as the trainers of `sft` and `srpo` do with weights in float32."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()

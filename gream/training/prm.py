@@ -60,6 +60,8 @@ CONFIG = PrmConfig
 def run(config: PrmConfig) -> None:
     """Train the scorer and write weights, shape and the figures of every epoch.
 
+    A policy that is trained along is written in the precision it came in; the figures are of float32.
+
     Raises:
         InputError: names and data do not belong together, nothing to learn from, or a diverged loss.
     """

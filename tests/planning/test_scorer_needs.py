@@ -112,6 +112,14 @@ def test_a_policy_that_learns_holds_gradients_and_one_that_is_read_none(recipe: 
     assert (read["gradients"], read["optimizer"]) == (0, 0) and read["weights"] == learns["weights"]
 
 
+@pytest.mark.parametrize(("gigabytes", "computes_in"), [(0.0, 4), (80.0, 2)])
+def test_a_policy_learns_in_float32_and_computes_in_half_precision_on_a_gpu(
+    recipe: Path, gigabytes: float, computes_in: int
+) -> None:
+    held = needed(recipe, train_policy=True, memory=gigabytes).training
+    assert held is not None and (held.weight_bytes, held.compute_bytes) == (4, computes_in)
+
+
 def test_an_encoder_of_its_own_needs_no_plan(recipe: Path) -> None:
     found = planned(recipe, context="own", model="", train_policy=False)
     assert found["memory"] == {} and not found["rows"]

@@ -302,7 +302,7 @@ def test_a_policy_in_bfloat16_learns_in_float32_and_is_saved_as_it_came(
     model_and_tokenizer: tuple[Any, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Half precision loses a small step."""
+    """Half precision loses a small step; a GPU computes in it."""
     model, tokenizer = model_and_tokenizer
     save_model(run_dir / "base", model.to(torch.bfloat16), tokenizer, names)
     seen: list[torch.dtype] = []
@@ -312,6 +312,8 @@ def test_a_policy_in_bfloat16_learns_in_float32_and_is_saved_as_it_came(
         seen.append(targets.trained[0].dtype)
         return train(scorer, targets, *rest)
 
+    half = "gream.training.policy_targets._computing"
+    monkeypatch.setattr(half, lambda device: torch.autocast(device.type, torch.bfloat16))
     monkeypatch.setattr(prm, "train", watched)
     prm.run(replace(policy_config, epochs=1))
     assert seen == [torch.float32]
