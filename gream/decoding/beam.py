@@ -135,6 +135,20 @@ def beam_search(
     return _ranked(beams, kept, pruned, constraint, guide if guided else None)
 
 
+def check_levels(levels: Collection[int], depth: int) -> None:
+    """Refuse levels of a scorer that names of `depth` codes do not have.
+
+    Raises:
+        InputError: there is one.
+    """
+    beyond = [level for level in levels if not 0 <= level < depth]
+    if beyond:
+        raise InputError(
+            f"The scorer is to keep at level {beyond[0]}, but names of {depth} codes have the "
+            f"levels 0 to {depth - 1}; choose among these."
+        )
+
+
 def _check_options(
     prompts: list[list[int]],
     constraint: Constraint,
@@ -153,20 +167,6 @@ def _check_options(
     check_levels((guide and guide.levels) or (), constraint.depth)
     if len(blocks) != constraint.depth:
         raise ValueError(f"{len(blocks)} blocks were given for names of {constraint.depth} codes")
-
-
-def check_levels(levels: Collection[int], depth: int) -> None:
-    """Refuse levels of a scorer that names of `depth` codes do not have.
-
-    Raises:
-        InputError: there is one.
-    """
-    beyond = [level for level in levels if not 0 <= level < depth]
-    if beyond:
-        raise InputError(
-            f"The scorer is to keep at level {beyond[0]}, but names of {depth} codes have the "
-            f"levels 0 to {depth - 1}; choose among these."
-        )
 
 
 def _scored_by_engine(session: Session, beams: Beams, level: int, block: range) -> Tensor:

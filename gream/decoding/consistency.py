@@ -255,6 +255,21 @@ def pruning_quality(
     )
 
 
+def check_pruning(threshold: float, level: int | None, depth: int) -> None:
+    """Refuse a threshold that is no consistency, and a level after which no path of `depth` codes is dropped.
+
+    Raises:
+        InputError: one of them.
+    """
+    if not 0.0 <= threshold <= 1.0:
+        raise InputError(f"The threshold of pruning is {threshold}; give a consistency between 0 and 1.")
+    if level is not None and not 0 <= level < depth - 1:
+        raise InputError(
+            f"The level of pruning is {level}, but paths of {depth} codes can be dropped after "
+            f"levels 0 to {depth - 2} only; choose one of these."
+        )
+
+
 def _held(
     nodes: Sequence[np.ndarray], targets: Sequence[int], constraint: Constraint, level: int
 ) -> np.ndarray:
@@ -270,13 +285,7 @@ def _held(
 
 
 def _check(categories: np.ndarray, constraint: Constraint, threshold: float, level: int | None) -> None:
-    if not 0.0 <= threshold <= 1.0:
-        raise InputError(f"The threshold of pruning is {threshold}; give a consistency between 0 and 1.")
-    if level is not None and not 0 <= level < constraint.depth - 1:
-        raise InputError(
-            f"The level of pruning is {level}, but paths of {constraint.depth} codes can be dropped after "
-            f"levels 0 to {constraint.depth - 2} only; choose one of these."
-        )
+    check_pruning(threshold, level, constraint.depth)
     if len(categories) != constraint.num_items:
         raise ValueError(f"{len(categories)} categories were given for {constraint.num_items} items")
     if not (categories >= 0).any():

@@ -183,7 +183,7 @@ def recommend_many(
     """
     if search.expand_width is not None and engine.scorer is None:
         raise InputError("expand_width needs a scorer, and none is loaded; give the folder of `gream prm`.")
-    pruner = pruner_of(engine, search)
+    pruner = _pruner(engine, search)
     answer = _reason if search.mode == "reasoning" else _direct
     # All caches of one search live together, so the prompts of one batch are bounded, chains included.
     size = max(1, batch_size // (search.num_chains if search.mode == "reasoning" else 1))
@@ -280,12 +280,7 @@ def _guide(
     )
 
 
-def pruner_of(engine: Engine, search: Search) -> PathPruner | None:
-    """Return what drops inconsistent paths; None where the search drops none.
-
-    Raises:
-        InputError: a threshold or level that makes no sense, or no categories to compare.
-    """
+def _pruner(engine: Engine, search: Search) -> PathPruner | None:
     if search.prune_threshold is None:
         return None
     if engine.categories is None:

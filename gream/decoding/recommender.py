@@ -18,15 +18,15 @@ import torch
 
 from gream.data.store import Catalogue, Interactions, load_catalogue, load_interactions
 from gream.decoding.answer import Answer
-from gream.decoding.beam import check_levels
 from gream.decoding.chains import WatchChain, readable_text
 from gream.decoding.filters import Aisles, Filters, Shelf
 from gream.decoding.readable import item_titles, readable_chain
-from gream.decoding.recommend import Engine, Search, load_engine, pruner_of, recommend_many
-from gream.decoding.run_file import read_run_settings, read_search
+from gream.decoding.recommend import Engine, Search, load_engine, recommend_many
+from gream.decoding.run_file import check_fit, read_run_settings, read_search
 from gream.decoding.search_tree import Prefix, search_tree
 from gream.errors import InputError, NotFoundError
 from gream.language.reasoning import Chain, split_unfinished
+from gream.semantic_ids.layout import load_names
 
 RUN_FILE = "run.json"  # written by `gream run`: the folders and settings that the run is served with
 _TYPED = 50  # a history of fewer ids may have been typed by a person
@@ -114,8 +114,8 @@ class Recommender:
             before: loaded in the same way, it gives its model away where the run still has the same.
 
         Raises:
-            InputError: the run is not finished or was made by an older gream, its folders do not belong
-                together, or the engine cannot be reached.
+            InputError: the run is not finished or was made by an older gream, its search does not fit its
+                names, its folders do not belong together, or the engine cannot be reached.
         """
         run = Path(run)
         path = run / RUN_FILE
@@ -125,6 +125,7 @@ class Recommender:
             )
         settings = read_run_settings(path)
         search, max_history = read_search(settings, path)
+        check_fit(search, load_names(run / settings["sids"]), bool(settings["scorer"]), path)
         data = run / settings["data"]
         catalogue, interactions = load_catalogue(data), load_interactions(data)
         loaded = load_engine(
@@ -139,9 +140,6 @@ class Recommender:
             purchases=interactions.sequences,
             before=before.engine if before else None,
         )
-        # What depends on the names is told now, and not by the first search.
-        pruner_of(loaded, search)
-        check_levels(search.scorer_levels or (), loaded.constraint.depth)
         return cls(loaded, catalogue, interactions, search)
 
     def recommend(

@@ -9,8 +9,11 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, ValidationError, create_model
 
+from gream.decoding.beam import check_levels
+from gream.decoding.consistency import check_pruning
 from gream.decoding.recommend import Search
 from gream.errors import InputError
+from gream.semantic_ids.layout import Names
 
 SERVED = (
     "num_beams", "rule", "scorer_weight", "scorer_levels", "prune_threshold", "prune_level",
@@ -64,3 +67,25 @@ def read_search(settings: Mapping[str, Any], path: Path) -> tuple[Search, int]:
         raise InputError(f"{path} has no proper value for {wrong}; run `gream run RECIPE` again.") from error
     max_history = read.pop("max_history")
     return Search(**read), max_history
+
+
+def check_fit(search: Search, names: Names, has_scorer: bool, path: Path) -> None:
+    """Refuse levels that the names of a run do not have, before its model is loaded.
+
+    Args:
+        search: of `read_search`.
+        names: of the run.
+        has_scorer: whether the run has one; without, nothing is kept by its levels.
+        path: where the search stands, for mistakes.
+
+    Raises:
+        InputError: such a level, or a threshold of pruning that is no consistency.
+    """
+    depth = names.layout.num_codebooks
+    try:
+        if search.prune_threshold is not None:
+            check_pruning(search.prune_threshold, search.prune_level, depth)
+        if has_scorer:
+            check_levels(search.scorer_levels or (), depth)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

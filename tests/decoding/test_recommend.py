@@ -134,11 +134,17 @@ def test_a_run_file_of_an_older_gream_is_told(run_folder: Path, capsys: pytest.C
 def test_a_search_that_does_not_fit_the_names_is_told_when_a_run_is_loaded(
     run_folder: Path, change: dict[str, Any], told: str
 ) -> None:
-    """And not by the first request that a service gets."""
+    """And not by the first request that a service gets; before a model is loaded, which takes minutes."""
     settings = json.loads((run_folder / RUN_FILE).read_text())
-    (run_folder / RUN_FILE).write_text(json.dumps(settings | change))
-    with pytest.raises(InputError, match=told):
+    (run_folder / RUN_FILE).write_text(json.dumps(settings | change | {"model": "none", "scorer": "prm"}))
+    with pytest.raises(InputError, match=rf"run\.json: .*{told}"):
         Recommender.load(run_folder)
+
+
+def test_levels_of_a_scorer_do_not_matter_without_one(run_folder: Path) -> None:
+    settings = json.loads((run_folder / RUN_FILE).read_text())
+    (run_folder / RUN_FILE).write_text(json.dumps(settings | {"scorer_levels": [0, 3], "scorer": ""}))
+    assert Recommender.load(run_folder).recommend(["item-3"], k=2)
 
 
 def test_fewer_chains_and_no_scorer_are_served_whatever_the_run_chose(run_folder: Path) -> None:
