@@ -23,7 +23,7 @@ from gream.errors import InputError
 
 _PATIENCE = timedelta(days=7)  # processes wait for each other through the longest share of work
 _STARTED = "GREAM_STARTED"  # how many processes `--accelerate` meant to start
-_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # which `accelerate launch` starts its processes through
+_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # through which `accelerate launch` starts several processes
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LATER = 10.0  # seconds, in which the first process tells, and ends, for all of them
 _AT_ONCE = 64  # results that a process hands over together; all of them in one message need twice the memory
@@ -101,12 +101,13 @@ def is_started() -> bool:
 def check_started() -> None:
     """Refuse to work where `--accelerate` meant to start another number of processes.
 
-    From here on this process ends with what started it: `gream`, torchrun or `accelerate launch`.
+    On Linux a process that `--accelerate` or torchrun started ends with its launcher from here on.
 
     Raises:
         InputError: they are not that many.
     """
-    if (is_started() or _BY_TORCHRUN in os.environ) and sys.platform == "linux":
+    by_torchrun = launched() > 1 and _BY_TORCHRUN in os.environ
+    if (is_started() or by_torchrun) and sys.platform == "linux":
         # A killed `gream run` leaves its lock; what it started must not write on beside the next one.
         ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     meant = os.environ.get(_STARTED, str(launched()))

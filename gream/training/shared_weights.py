@@ -41,7 +41,8 @@ def check_processes(arguments: Any, whole_weights_for: Sequence[str], token_rows
             "recipes/accelerate/zero3.yaml or ddp.yaml."
         )
     if _is_fsdp() and token_rows_for:
-        # PEFT's module around the embedding hides from accelerate that the head shares its weights.
+        # PEFT's module around the embedding hides from accelerate that the head shares its weights. A head
+        # with weights of its own was not tried.
         raise InputError(
             f"{token_rows_for} trains rows of the embedding, which FSDP cannot share out; take "
             "recipes/accelerate/zero3.yaml or ddp.yaml."

@@ -264,7 +264,11 @@ def test_what_a_killed_command_started_ends_with_it(run_dir: Path, how: str) -> 
     if how == "torchrun":
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         begun = subprocess.Popen(
-            [*launch, "-m", "gream.cli", *words], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
+            [*launch, "-m", "gream.cli", *words],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
     else:
         begun = started(words, "ddp", start_new_session=True)
