@@ -65,8 +65,10 @@ class Forks:
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
+        # Unbuffered: of a command that is over before its number was read, the exit code must stay in the
+        # pipe, where `select` finds it.
         self._server = subprocess.Popen(
-            [sys.executable, __file__, *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
 
     def start(
@@ -83,12 +85,12 @@ class Forks:
         """
         assert self._server.stdin is not None and self._server.stdout is not None
         log.unlink(missing_ok=True)
-        print(json.dumps([words, str(log), trouble, processes]), file=self._server.stdin, flush=True)
+        self._server.stdin.write(json.dumps([words, str(log), trouble, processes]).encode() + b"\n")
         return Run(int(self._server.stdout.readline()), log, time.monotonic(), self._server.stdout)
 
     def close(self) -> None:
         """End the process."""
-        self._server.communicate("")
+        self._server.communicate()
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Run:
     pid: int  # of its first process
     log: Path
     started: float
-    told: IO[str]  # where the server tells the exit code
+    told: IO[bytes]  # where the server tells the exit code
     code: int | None = None  # as of subprocess: negative for a signal
 
     def stop(self, after: float, number: int = signal.SIGKILL) -> None:
