@@ -115,7 +115,8 @@ def test_pretrained_recipes_have_a_plan_without_weights(
     assert stages["vocab"]["parameters"] == parameters + (152_768 - 151_936) * width
     assert stages["embed"]["parameters"] == parameters
     for stage in ("sft", "srpo"):
-        assert set(stages[stage]["memory"]) == set(CONFIGS)
+        refused = {"fsdp"} if (recipe, stage) == ("gream-lora", "sft") else set()
+        assert set(stages[stage]["memory"]) == set(CONFIGS) - refused
         assert stages[stage]["seconds"] > 0
         assert stages[stage]["activations"]["checkpointing"] < stages[stage]["activations"]["plain"]
     full = devices > 1
